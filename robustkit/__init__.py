@@ -1,0 +1,95 @@
+"""Train image classifiers to be robust, attack them with the standard protocols, report numbers.
+
+These are the names that plugins import; each is loaded when it is first used, so that importing
+robustkit costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustkit.errors import BadValueError, RobustkitError
+    from robustkit.hookspecs import hookimpl
+    from robustkit.interfaces import (
+        Architecture,
+        At,
+        Attack,
+        Batch,
+        Clock,
+        Component,
+        Dataset,
+        Generator,
+        Images,
+        Kit,
+        Loss,
+        Rng,
+        State,
+        Terms,
+        Trainer,
+        Victim,
+    )
+    from robustkit.threat import ThreatModel, per_point
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "robustkit.errors": ("BadValueError", "RobustkitError"),
+    "robustkit.hookspecs": ("hookimpl",),
+    "robustkit.interfaces": (
+        "Architecture",
+        "At",
+        "Attack",
+        "Batch",
+        "Clock",
+        "Component",
+        "Dataset",
+        "Generator",
+        "Images",
+        "Kit",
+        "Loss",
+        "Rng",
+        "State",
+        "Terms",
+        "Trainer",
+        "Victim",
+    ),
+    "robustkit.threat": ("ThreatModel", "per_point"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Architecture",
+    "At",
+    "Attack",
+    "BadValueError",
+    "Batch",
+    "Clock",
+    "Component",
+    "Dataset",
+    "Generator",
+    "Images",
+    "Kit",
+    "Loss",
+    "RobustkitError",
+    "Rng",
+    "State",
+    "Terms",
+    "ThreatModel",
+    "Trainer",
+    "Victim",
+    "__version__",
+    "hookimpl",
+    "per_point",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'robustkit' has no attribute '{name}'")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,64 @@
+"""What robustkit brings itself, through the same door as every plugin."""
+
+from __future__ import annotations
+
+from robustkit.hookspecs import hookimpl
+
+
+@hookimpl
+def register_attacks() -> dict[str, str]:
+    return {
+        "fgsm": "robustkit.attacks.pgd:FGSM",
+        "pgd": "robustkit.attacks.pgd:PGD",
+        "apgd-ce": "robustkit.attacks.apgd:APGDCE",
+        "apgd-dlr": "robustkit.attacks.apgd:APGDDLR",
+        "apgd-t": "robustkit.attacks.apgd:APGDTargeted",
+        "fab-t": "robustkit.attacks.fab:FABTargeted",
+        "square": "robustkit.attacks.square:Square",
+        "autoattack": "robustkit.attacks.autoattack:AutoAttack",
+    }
+
+
+@hookimpl
+def register_losses() -> dict[str, str]:
+    return {
+        "cross-entropy": "robustkit.losses.cross_entropy:CrossEntropy",
+        "margin": "robustkit.losses.margin:Margin",
+        "dlr": "robustkit.losses.margin:DLR",
+    }
+
+
+@hookimpl
+def register_trainers() -> dict[str, str]:
+    return {
+        "standard": "robustkit.trainers.standard:Standard",
+        "adversarial": "robustkit.trainers.adversarial:Adversarial",
+    }
+
+
+@hookimpl
+def register_models() -> dict[str, str]:
+    return {
+        "cnn": "robustkit.models.cnn:CNN",
+        "lenet5": "robustkit.models.lenet:LeNet5",
+        "mlp": "robustkit.models.mlp:MLP",
+        "resnet18": "robustkit.models.resnet:ResNet18",
+    }
+
+
+@hookimpl
+def register_datasets() -> dict[str, str]:
+    return {
+        "digits": "robustkit.data.digits:Digits",
+        "mnist": "robustkit.data.mnist:MNIST",
+        "folder": "robustkit.data.folder:Folder",
+        "npz": "robustkit.data.npz:Npz",
+    }
+
+
+@hookimpl
+def register_recipes() -> dict[str, str]:
+    return {
+        "standard": "robustkit.recipes:standard.toml",
+        "adversarial": "robustkit.recipes:adversarial.toml",
+    }

@@ -1,0 +1,78 @@
+"""The model as an attack sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+ROUNDING = 1e-5
+"""A point is wrong beyond rounding where its margin is below -ROUNDING times its largest logit."""
+
+SMALLEST = 8
+"""Kernels change below a few rows, and results with them in the last bits, which an iterative
+attack amplifies: smaller calls are padded so that a verdict does not depend on the batch."""
+
+
+class CountingVictim:
+    """A model behind a count of its passes: see robustkit.interfaces.Victim.
+
+    `forwards` and `backwards` (N,) count the passes spent on each of the call's n points;
+    `spread` says that some call did not name its rows, so passes were spread evenly.
+    """
+
+    def __init__(self, model: nn.Module, n: int, device: torch.device, *, drop: bool) -> None:
+        self.model, self.drop, self.spread = model, drop, False
+        self.forwards = torch.zeros(n, device=device)
+        self.backwards = torch.zeros(n, device=device)
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        short = SMALLEST - len(x) if self.drop and len(x) else 0
+        padded = torch.cat((x, x[-1:].expand(short, *x.shape[1:]))) if short > 0 else x
+        logits: Tensor = self.model(padded)[: len(x)]
+        self._count(self.forwards, len(x), rows)
+        if logits.requires_grad:
+            logits.register_hook(lambda grad: self._count(self.backwards, len(x), rows))
+        return logits
+
+    def _count(self, passes: Tensor, called: int, rows: Tensor | None) -> None:
+        if rows is None:
+            passes += called / max(len(passes), 1)
+            self.spread = self.spread or called != len(passes)
+        else:
+            passes[rows] += 1
+
+    def done(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Say which points are wrong by more than rounding; none where nothing may be dropped."""
+        if not self.drop:
+            return torch.zeros_like(y, dtype=torch.bool)
+        logits = logits.detach()
+        true = logits.gather(1, y.unsqueeze(1)).squeeze(1)
+        others = logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+        return true - others < -ROUNDING * logits.abs().amax(1)
+
+
+@contextmanager
+def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
+    """Lend a model out without gradients of parameters; it comes back as it was.
+
+    Modes of all modules, gradient flags, and, in training mode, buffers are put back.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
+    try:
+        model.train(training)
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)

@@ -1,0 +1,45 @@
+"""What a user can do wrong: each error is one line that names the thing, the value and the nearest right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RobustkitError(Exception):
+    """Shown to the user as one line, with exit code 2 and no traceback."""
+
+
+class UnknownNameError(RobustkitError):
+    """A name that nothing answers to; the message offers the nearest one that exists."""
+
+    def __init__(self, thing: str, value: str, known: Iterable[str], hint: str = "") -> None:
+        super().__init__(f"unknown {thing} '{value}'{nearest(value, known)}{hint and '; ' + hint}")
+
+
+class BadValueError(RobustkitError):
+    """An option or a file whose value has the wrong type, range or content."""
+
+
+class BrokenPluginError(RobustkitError):
+    """A plugin or component that breaks its contract; the message names it."""
+
+
+class UnsafeFileError(RobustkitError):
+    """A file that would run code when loaded; the message names what it would have run."""
+
+
+class TrainingStoppedError(RobustkitError):
+    """Training met NaN or collapsed; the message says where and what to try."""
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """Give the tail of a message: the nearest known name, or all of them where none is near."""
+    names = sorted(set(known))
+    if not names:
+        return ""
+    close = get_close_matches(value, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"; known: {shown}"

@@ -1,0 +1,341 @@
+"""The types that plugins implement and the few that they are handed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from robustkit.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+State = dict[str, Any]
+KINDS = ("attack", "loss", "trainer", "generator", "model", "dataset")
+
+# A nested component is given by name, and only the catalogue knows names. It stands above this
+# module, so it is named here the way that hooks name classes.
+BUILDER = "robustkit.catalog:build"
+
+
+def load_object(target: str) -> Any:
+    """Import "module:attribute"."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+class Component(BaseModel):
+    """Something that has a name, typed options and perhaps a state: what plugins are made of.
+
+    Options are pydantic fields with a description; they are frozen, and unknown names are refused.
+    A field whose type is a kind (`attack: Attack = Field("pgd", ...)`) takes a name, a table
+    `{name, ...options}` or an instance. Modules and state sit in private attributes; state changes
+    only in `observe` and `end_epoch`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True
+    )
+    kind: ClassVar[str]
+    name: ClassVar[str]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if "kind" not in cls.__dict__:
+            return handler(source)
+        return core_schema.no_info_plain_validator_function(
+            lambda value: load_object(BUILDER)(cls.kind, value),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda c: c.dump()),
+        )
+
+    def dump(self) -> dict[str, Any]:
+        """Give the table that builds this component again: its name and every option."""
+        return {"name": self.name, **self.model_dump(mode="json", exclude_none=True)}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.dump() == other.dump()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.dump())))
+
+    def nested(self) -> Iterator[tuple[str, Component]]:
+        """Give the components among this one's options, by option name."""
+        for option in type(self).model_fields:
+            value = getattr(self, option)
+            if isinstance(value, Component):
+                yield option, value
+
+    def observe(self, batch: Batch, terms: Terms) -> None:
+        """Learn from one real step: the batch of all processes and its detached per-point terms."""
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Learn from an epoch's metrics (`train_accuracy`, `heldout_accuracy`, ...)."""
+
+    def state_dict(self) -> State:
+        """Give what a resume needs of this component alone; nested ones give their own."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far training has come. Components read it and never count by themselves."""
+
+    epoch: int = 0
+    epochs: int = 1
+    step: int = 0
+    steps: int = 1
+
+    @property
+    def progress(self) -> float:
+        """The share of all steps that are done, in [0, 1)."""
+        return self.step / self.steps
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Points of one step: x (N, C, H, W) in [0, 1], y (N,) or soft (N, classes), ids (N,).
+
+    `source` is 0 for real points and 1 for generated ones; `y` is -1 where the label is unknown.
+    """
+
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+    source: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def replace(self, **changes: Tensor) -> Batch:
+        """Give the batch with some of its tensors changed."""
+        return Batch(**{**vars(self), **changes})
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an objective gives: loss (N,), logits (N, classes), and further terms a point (N, ...)."""
+
+    loss: Tensor
+    logits: Tensor
+    more: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Rng(Protocol):
+    """Random numbers that are a function of seed, component, point and `at`, and of nothing else.
+
+    `at` is any tuple, string or number that tells one draw from another. Draws have shape
+    (N, *shape); `rng[rows]` speaks for some of the points, `rng.shared` gives one draw of `shape`
+    for all points.
+    """
+
+    def __getitem__(self, rows: Tensor) -> Self: ...
+    @property
+    def shared(self) -> Rng: ...
+    def uniform(self, shape: Sequence[int] = (), at: object = 0) -> Tensor:
+        """Uniform in [0, 1)."""
+        ...
+
+    def normal(self, shape: Sequence[int] = (), at: object = 0) -> Tensor:
+        """Standard normal."""
+        ...
+
+    def choice(self, n: int, shape: Sequence[int] = (), at: object = 0) -> Tensor:
+        """Integers in [0, n)."""
+        ...
+
+
+class Victim(Protocol):
+    """The model as an attack sees it: images to logits, each pass counted by point."""
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Give the logits of `x`; `rows` says which of the call's points `x` holds."""
+        ...
+
+    def done(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Say which points need no more search: (N,) of bool; in training none."""
+        ...
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a loss is asked: the clock, the points' ids, and random numbers for them."""
+
+    clock: Clock = Clock()
+    ids: Tensor | None = None
+    rng: Rng | None = None
+
+
+class Attack(Component):
+    """A search for adversarial examples. The engine decides every verdict afresh."""
+
+    kind: ClassVar[str] = "attack"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    minimal: ClassVar[bool] = False
+    """Whether the attack itself looks for the smallest perturbation (and takes eps = inf)."""
+
+    def perturb(
+        self,
+        victim: Victim,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        """Propose an adversarial example (N, C, H, W) for each of `x` (N, C, H, W), `y` (N,).
+
+        `target` (N,) asks for those classes instead of any wrong one.
+        """
+        raise NotImplementedError
+
+    def parts(self, classes: int, threat: ThreatModel) -> Sequence[Attack]:
+        """Give the attacks that an ensemble runs in turn, each on the points still robust."""
+        return (self,)
+
+    def remarks(self, classes: int, threat: ThreatModel) -> Sequence[str]:
+        """Say in what this run differs from what the attack's name promises, a line each."""
+        return ()
+
+
+class Loss(Component):
+    """A loss, always per point."""
+
+    kind: ClassVar[str] = "loss"
+
+    def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
+        """Give the loss (N,) of logits (N, classes) for labels y (N,) or soft (N, classes)."""
+        raise NotImplementedError
+
+    def ascend(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
+        """Give what an attack maximises (N,): this loss, or a deterministic one if it samples."""
+        return self(logits, y, at)
+
+
+class Kit(Protocol):
+    """What the engine hands a trainer or generator before training."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    counts: Tensor
+    """Training points of each class (classes,)."""
+    threat: ThreatModel
+
+    def perturb(self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock) -> Tensor:
+        """Attack the batch's points under the recipe's threat: x_adv like batch.x."""
+        ...
+
+    def rng(self, batch: Batch, clock: Clock, name: str) -> Rng:
+        """Give random numbers for the batch's points at this step, apart from other names'."""
+        ...
+
+    def at(self, batch: Batch, clock: Clock, name: str = "loss") -> At:
+        """Give what a loss wants to know of this step."""
+        ...
+
+    def synthesise(self, generator: Generator, n: int) -> Batch:
+        """Draw n labelled points from a trained generator."""
+        ...
+
+
+class Trainer(Component):
+    """A way of training: where the points are moved to, and what is minimised there.
+
+    The engine owns averaging over points and processes, precision, schedules, logging and
+    checkpoints.
+    """
+
+    kind: ClassVar[str] = "trainer"
+    _kit: Kit
+
+    @property
+    def replays(self) -> int:
+        """Optimiser steps taken on each batch (free training has several)."""
+        return 1
+
+    def prepare(self, kit: Kit) -> None:
+        """Take what the engine offers, once before training; nested trainers are prepared too."""
+        self._kit = kit
+        for _, component in self.nested():
+            if isinstance(component, Trainer):
+                component.prepare(kit)
+
+    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
+        """Move the points; the model is frozen, and in eval mode unless the recipe says train."""
+        return batch
+
+    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
+        """Give what is minimised. May run several times a step, so it changes no state."""
+        raise NotImplementedError
+
+
+class Generator(Component):
+    """Something that is trained on images and then makes more of them."""
+
+    kind: ClassVar[str] = "generator"
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.ModuleDict:
+        """Make the networks, one named part each (`generator`, `discriminator`, ...)."""
+        raise NotImplementedError
+
+    def step(
+        self, parts: nn.ModuleDict, batch: Batch, clock: Clock, rng: Rng
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield (part, loss (N,)); the engine then steps that part's optimiser, and goes on."""
+        raise NotImplementedError
+
+    def sample(self, parts: nn.ModuleDict, n: int, y: Tensor | None, rng: Rng) -> Tensor:
+        """Draw n images (n, C, H, W) in [0, 1], of classes y (n,) where given."""
+        raise NotImplementedError
+
+    def classifier(self, parts: nn.ModuleDict) -> nn.Module | None:
+        """Give the classifier that came out of training, where there is one."""
+        return None
+
+
+class Architecture(Component):
+    """A recipe for a model: images (N, C, H, W) in [0, 1] to logits (N, classes).
+
+    The module normalises inside, and has `features` and `head` where `head(features(x))` is the
+    model.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    def build(
+        self, shape: tuple[int, int, int], classes: int, mean: Sequence[float], std: Sequence[float]
+    ) -> nn.Module:
+        """Make the module with fresh weights; mean and std (C,) are those of the training data."""
+        raise NotImplementedError
+
+
+class Images(Protocol):
+    """Labelled images: the one thing that a data set is."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    labels: Tensor
+    """Class of each image (N,) of int64; -1 is unknown."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, ids: Tensor) -> Tensor:
+        """Give the images of ids (n,) as uint8 (n, C, H, W)."""
+        ...
+
+
+class Dataset(Component):
+    """Where images come from: a training part and a test part."""
+
+    kind: ClassVar[str] = "dataset"
+
+    def split(self, part: Literal["train", "test"]) -> Images:
+        """Load one part. Raises BadValueError, saying what is missing and how to get it."""
+        raise NotImplementedError

@@ -1,0 +1,161 @@
+"""What an adversary may do: a norm, a size and the box of valid pixels. All geometry is here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from robustkit.errors import BadValueError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustkit.interfaces import Rng
+
+Norm = Literal["linf", "l2", "l1", "none"]
+NORMS: tuple[str, ...] = get_args(Norm)
+
+
+def parse_eps(value: str | float) -> float:
+    """Read a perturbation size: a number, a fraction such as "8/255", or "inf".
+
+    Raises BadValueError for what is not a number of at least 0.
+    """
+    try:
+        eps = float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
+    except (ValueError, ZeroDivisionError):
+        eps = math.nan
+    if not eps >= 0:
+        raise BadValueError(f"eps '{value}' is not a size; write a number such as 0.3 or 8/255")
+    return eps
+
+
+def format_eps(eps: float) -> str:
+    """Write a size the way people say it: "8/255" where it is one, else up to 6 digits."""
+    n = eps * 255
+    if 0 < n < 255 and abs(n - round(n)) < 1e-6 and not (eps * 100).is_integer():
+        return f"{round(n)}/255"
+    return f"{eps:.6g}"
+
+
+def parse_norm(value: str) -> Norm:
+    """Read a norm's name; "Linf", "L2" and "inf" are understood. Raises UnknownNameError."""
+    name = {"inf": "linf", "2": "l2", "1": "l1"}.get(value.lower(), value.lower())
+    if name not in NORMS:
+        raise UnknownNameError("norm", value, NORMS)
+    return cast(Norm, name)
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """The perturbations that count: `size(x_adv - x) <= eps` inside the box [low, high].
+
+    norm "none" (corruptions, spatial changes) drops the ball and keeps the box; eps = inf asks for
+    the smallest perturbation; low = -inf with high = inf turns the box off. Sizes are those of
+    images in [0, 1].
+    """
+
+    norm: Norm
+    eps: float
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norm", parse_norm(self.norm))
+        object.__setattr__(self, "eps", parse_eps(self.eps))
+        if not self.low < self.high:
+            raise BadValueError(f"box [{self.low}, {self.high}] is empty; low must be below high")
+
+    def __str__(self) -> str:
+        ball = self.norm if self.norm == "none" else f"{self.norm} {format_eps(self.eps)}"
+        return ball if (self.low, self.high) == (0, 1) else f"{ball} box [{self.low}, {self.high}]"
+
+    @property
+    def tolerance(self) -> float:
+        """The rounding beyond eps that is mended by a projection rather than called a breach."""
+        return 1e-7 if math.isinf(self.eps) else 1e-5 * self.eps + 1e-7
+
+    def size(self, delta: Tensor) -> Tensor:
+        """Measure perturbations (N, ...) in this norm: (N,). With norm "none" it is linf."""
+        flat = delta.flatten(1)
+        if self.norm == "l2":
+            return flat.norm(dim=1)
+        return flat.abs().sum(1) if self.norm == "l1" else flat.abs().amax(1)
+
+    def dual_size(self, grad: Tensor) -> Tensor:
+        """Measure gradients (N, ...) in the dual norm: (N,), the most a unit step can gain."""
+        flat = grad.flatten(1)
+        if self.norm == "l2":
+            return flat.norm(dim=1)
+        return flat.abs().amax(1) if self.norm == "l1" else flat.abs().sum(1)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """Give the direction of unit size along which a linear function with `grad` grows most."""
+        import torch
+
+        if self.norm == "l2":
+            return self.normalise(grad)
+        if self.norm == "l1":
+            top = grad.flatten(1).abs().argmax(1, keepdim=True)
+            one_hot = torch.zeros_like(grad.flatten(1)).scatter_(1, top, 1.0)
+            return (one_hot * grad.flatten(1).sign()).view_as(grad)
+        return grad.sign()
+
+    def normalise(self, delta: Tensor) -> Tensor:
+        """Scale perturbations (N, ...) to size 1; zero stays zero."""
+        return delta / per_point(self.size(delta) + 1e-12, delta)
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """Bring images into the box."""
+        return x if math.isinf(self.low) and math.isinf(self.high) else x.clamp(self.low, self.high)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Bring `x_adv` into the ball around `x` and into the box; `x` lies in the box.
+
+        linf and l1 give the nearest such point; l2 scales to the ball, then clamps, as
+        AutoAttack's reference does (a clamp only shortens).
+        """
+        import torch
+
+        if self.norm == "none" or math.isinf(self.eps):
+            return self.clamp(x_adv)
+        if self.norm == "linf":
+            return self.clamp(torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps))
+        delta = x_adv - x
+        if self.norm == "l2":
+            scale = (self.eps / (self.size(delta) + 1e-12)).clamp(max=1.0)
+            return self.clamp(x + delta * per_point(scale, delta))
+        return x + self._project_l1(delta, x)
+
+    def _project_l1(self, delta: Tensor, x: Tensor) -> Tensor:
+        """Find the nearest point of ball and box: soft thresholding, its threshold by bisection."""
+        low, high = (self.low - x).flatten(1), (self.high - x).flatten(1)
+        flat = delta.flatten(1)
+
+        def shrink(threshold: Tensor) -> Tensor:
+            soft = flat.sign() * (flat.abs() - threshold.unsqueeze(1)).clamp(min=0)
+            return soft.maximum(low).minimum(high)
+
+        under = flat.new_zeros(len(flat))
+        over = flat.abs().amax(1)
+        outside = shrink(under).abs().sum(1) > self.eps
+        for _ in range(40):
+            middle = (under + over) / 2
+            too_large = shrink(middle).abs().sum(1) > self.eps
+            under, over = middle.where(too_large, under), over.where(too_large, middle)
+        return shrink(over.where(outside, over.new_zeros(()))).view_as(delta)
+
+    def random_start(self, x: Tensor, rng: Rng, at: object = 0) -> Tensor:
+        """Draw a start for a search: uniform in the linf ball, else on the sphere; then the box."""
+        if self.norm in ("linf", "none"):
+            start = x + self.eps * (2 * rng.uniform(x.shape[1:], at=at) - 1)
+        else:
+            start = x + self.eps * self.normalise(rng.normal(x.shape[1:], at=at))
+        return self.project(start, x)
+
+
+def per_point(values: Tensor, like: Tensor) -> Tensor:
+    """View values (N,) so that they broadcast over tensors shaped as `like` (N, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
