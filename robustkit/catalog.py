@@ -90,7 +90,7 @@ class Catalog:
         return [entry for (_, n), entry in sorted(self.entries.items()) if n == name]
 
     def find(self, kind: str, name: str) -> Entry:
-        """Find an entry. Raises UnknownNameError, and BrokenPluginError where two claim the name."""
+        """Find an entry. Raises UnknownNameError, or BrokenPluginError where two claim the name."""
         if (kind, name) in self.clashes:
             raise BrokenPluginError(self.clashes[kind, name])
         if (kind, name) not in self.entries:
@@ -132,7 +132,7 @@ class Catalog:
         from robustkit import interfaces
 
         if isinstance(value, getattr(interfaces, KIND_CLASSES[kind])):
-            return value  # type: ignore[return-value]
+            return value
         table = {"name": value} if isinstance(value, str) else value
         if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
             raise BadValueError(

@@ -1,4 +1,4 @@
-"""What a user can do wrong: each error is one line that names the thing, the value and the nearest right one."""
+"""What a user can do wrong: one line that names the thing, the value and the nearest right one."""
 
 from __future__ import annotations
 

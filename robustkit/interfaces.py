@@ -58,7 +58,7 @@ class Component(BaseModel):
         return {"name": self.name, **self.model_dump(mode="json", exclude_none=True)}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.dump() == other.dump()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.dump() == other.dump()
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.dump())))
@@ -121,7 +121,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Terms:
-    """What an objective gives: loss (N,), logits (N, classes), and further terms a point (N, ...)."""
+    """What an objective gives: loss (N,), logits (N, classes), and more per point (N, ...)."""
 
     loss: Tensor
     logits: Tensor
@@ -210,11 +210,11 @@ class Loss(Component):
 
     kind: ClassVar[str] = "loss"
 
-    def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
+    def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:
         """Give the loss (N,) of logits (N, classes) for labels y (N,) or soft (N, classes)."""
         raise NotImplementedError
 
-    def ascend(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
+    def ascend(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:
         """Give what an attack maximises (N,): this loss, or a deterministic one if it samples."""
         return self(logits, y, at)
 

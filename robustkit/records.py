@@ -1,0 +1,320 @@
+"""What a run leaves behind: typed, versioned, and all that a report reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from robustkit.errors import BadValueError
+from robustkit.files import write_text, write_whole
+from robustkit.threat import ThreatModel, format_eps, parse_norm
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SCHEMA = 1
+
+
+class Record(BaseModel):
+    """A file of a run. Unknown keys of a newer minor version are kept out, older files are read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(by_alias=True, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record. Raises BadValueError, naming the file and what is wrong with it."""
+        try:
+            record = cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise BadValueError(f"'{path}' cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "file"
+            raise BadValueError(f"'{path}' is damaged: {place}: {first['msg']}") from None
+        if record.schema_version > SCHEMA:
+            raise BadValueError(
+                f"'{path}' has schema {record.schema_version}, written by a newer robustkit;"
+                f" this one reads up to {SCHEMA}"
+            )
+        return record
+
+
+class Provenance(BaseModel):
+    """Where a number comes from."""
+
+    model_config = ConfigDict(frozen=True)
+    versions: dict[str, str]
+    """Of robustkit, python, torch, ..."""
+    device: str
+    commit: str = ""
+    command: str = ""
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float
+    threads: int = 1
+    processes: int = 1
+
+
+class Threat(BaseModel):
+    """A threat model as a record keeps it; eps "inf" and an open box are written as strings."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+    norm: str
+    eps: float
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def of(cls, threat: ThreatModel) -> Self:
+        return cls(norm=threat.norm, eps=threat.eps, low=threat.low, high=threat.high)
+
+    def model(self) -> ThreatModel:
+        return ThreatModel(parse_norm(self.norm), self.eps, self.low, self.high)
+
+
+class Rate(BaseModel):
+    """A share of n points, with its 95 % interval; all three in [0, 1]."""
+
+    model_config = ConfigDict(frozen=True)
+    count: int
+    n: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        return self.count / self.n if self.n else 0.0
+
+
+class EpochLine(BaseModel):
+    """A line of metrics.jsonl. Accuracies are in [0, 1]; those of unmeasured epochs are absent."""
+
+    model_config = ConfigDict(frozen=True)
+    epoch: int
+    step: int
+    lr: float
+    loss: float
+    """Mean training loss."""
+    train_accuracy: float
+    """On the points as trained on, adversarial where training is, while the weights move."""
+    heldout_accuracy: float | None = None
+    heldout_adversarial: float | None = None
+    heldout_loss: float | None = None
+    seconds: float = 0.0
+    more: dict[str, float] = Field(default_factory=dict)
+
+
+class RunRecord(Record):
+    """run.json: a training and its results."""
+
+    name: str
+    title: str = ""
+    trainer: dict[str, Any]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    threat: Threat
+    seed: int
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    parameters: int
+    n_train: int
+    n_heldout: int
+    epochs: int
+    epochs_done: int
+    best_epoch: int | None = None
+    selected_by: str = ""
+    heldout_clean: Rate | None = None
+    heldout_adversarial: Rate | None = None
+    finished: bool = False
+    stopped: str = ""
+    """Why training stopped early, where it did."""
+    provenance: Provenance
+
+
+class PartRecord(BaseModel):
+    """What one attack of an ensemble did to the points that the earlier ones left."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    options: dict[str, Any]
+    attacked: int
+    broken: int
+    seconds: float
+    forwards: float
+    """Forward passes, summed over points."""
+    backwards: float
+    spread: bool = False
+    """Whether passes were spread evenly because the attack did not name its rows."""
+    rejected: int = 0
+    """Proposals outside the threat by more than rounding: the attack is broken if there are any."""
+
+
+class EvalRecord(Record):
+    """One attack at one threat on one model: eval/<stem>.json, with the points in <stem>.npz."""
+
+    hash: str
+    """Of attack, threat, seed, points and model (8 hexadecimal digits)."""
+    model: str
+    model_hash: str
+    attack: dict[str, Any]
+    threat: Threat
+    seed: int
+    data: dict[str, Any]
+    part: str = "test"
+    limit: int | None = None
+    classes: tuple[str, ...]
+    clean: Rate
+    robust: Rate
+    parts: tuple[PartRecord, ...]
+    confusion_clean: tuple[tuple[int, ...], ...]
+    """Rows are labels, columns predictions."""
+    confusion_adversarial: tuple[tuple[int, ...], ...]
+    judged_by: int = 1
+    """Clean passes a verdict was judged over: more than 1 for a randomised model."""
+    remarks: tuple[str, ...] = ()
+    """In what the run differs from what its attack's name promises."""
+    warnings: tuple[str, ...] = ()
+    """Why the number may be wrong: gradient masking, softmax outputs, ..."""
+    provenance: Provenance
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending."""
+        eps = format_eps(self.threat.eps).replace("/", "_")
+        return f"{self.attack['name']}-{self.threat.norm}-{eps}-{self.hash}"
+
+
+@dataclass(frozen=True)
+class EvalPoints:
+    """A row a point, in the order of evaluation: the arrays of eval/<stem>.npz, all (N,)."""
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    clean_predictions: NDArray[np.int64]
+    adversarial_predictions: NDArray[np.int64]
+    robust: NDArray[np.bool_]
+    """Clean-correct and unbroken by every part."""
+    broken_by: NDArray[np.int64]
+    """Index into the record's parts; -1 where none broke it, -2 where it was wrong when clean."""
+    sizes: NDArray[np.float64]
+    """Size of the perturbation that broke it, in the threat's norm; NaN where none did."""
+    forwards: NDArray[np.float64]
+    backwards: NDArray[np.float64]
+
+    def write(self, path: Path) -> None:
+        """Write the arrays, whole or not at all."""
+        import numpy as np
+
+        write_whole(path, lambda file: np.savez_compressed(file, **vars(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the arrays. Raises BadValueError where the file is damaged."""
+        return cls(**read_arrays(path))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images that a report shows, of one evaluation: gallery-<stem>.npz, all (N, ...)."""
+
+    ids: NDArray[np.int64]
+    x: NDArray[np.float32]
+    """Originals (N, C, H, W) in [0, 1]."""
+    x_adv: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    clean_predictions: NDArray[np.int64]
+    adversarial_predictions: NDArray[np.int64]
+
+    def write(self, path: Path) -> None:
+        """Write the images, whole or not at all."""
+        import numpy as np
+
+        write_whole(path, lambda file: np.savez_compressed(file, **vars(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the images. Raises BadValueError where the file is damaged."""
+        return cls(**read_arrays(path))
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Read an .npz into memory without pickles. Raises BadValueError where it is damaged."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadValueError(f"'{path}' cannot be read: {error}") from None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """runs/<name>/: where each file of a run is."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.pt"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "eval"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def gallery(self, stem: str) -> Path:
+        """Give the file of the images that an evaluation shows."""
+        return self.evaluations / f"{stem}.gallery.npz"
+
+    def epochs(self) -> list[EpochLine]:
+        """Read metrics.jsonl; empty where there is none."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text("utf-8").splitlines()
+        return [EpochLine.model_validate_json(line) for line in lines if line.strip()]
+
+    def results(self) -> Iterator[tuple[EvalRecord, EvalPoints]]:
+        """Give every finished evaluation of this run, in order of name."""
+        for path in sorted(self.evaluations.glob("*.json")):
+            yield EvalRecord.read(path), EvalPoints.read(path.with_suffix(".npz"))
+
+
+def digest(value: Any) -> str:
+    """Give 8 hexadecimal digits of plain data: equal data, equal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
