@@ -1,0 +1,45 @@
+"""robustkit demo: the main job on embedded data, in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustkit.cli import options
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
+    device: options.Device = "auto",
+) -> None:
+    """Train on real digits by policy gradient, attack with the full AutoAttack, write the report.
+
+    Interrupted, the same command goes on where it was.
+    """
+    from robustkit.cli import evaluate, report, train
+    from robustkit.cli.show import print_evaluations
+    from robustkit.models.files import load_model
+    from robustkit.records import RunFolder
+
+    folder = RunFolder(out)
+    begun = folder.recipe.exists()
+    table = train.starting_table("policy-gradient", None, "")
+    train.run(table, [("seed", seed)], folder, begun, device)
+    loaded = load_model(folder.model, "cpu")
+    records = evaluate.run(
+        loaded,
+        loaded.record["data"],
+        evaluate.build_attacks(["fgsm", "pgd", "autoattack"], []),
+        evaluate.threats_of(loaded, "", "", str(folder.model)),
+        folder,
+        name=str(folder.model),
+        seed=seed,
+        resume=True,
+        device=device,
+    )
+    print_evaluations(folder, records)
+    report.report([out])
+    print(f"open {(out / 'report.html').resolve()} in a browser")

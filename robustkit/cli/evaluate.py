@@ -1,0 +1,169 @@
+"""robustkit eval: attack a model and add the results to its run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustkit.cli import options
+from robustkit.errors import BadValueError, UnknownNameError
+
+if TYPE_CHECKING:
+    from robustkit.interfaces import Attack
+    from robustkit.models.files import LoadedModel
+    from robustkit.records import EvalRecord, RunFolder
+    from robustkit.threat import ThreatModel
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model.pt, a run folder, or zoo:NAME.")],
+    attack: Annotated[
+        str, typer.Option("--attack", help="Attacks, as a,b; each attacks every point.")
+    ] = "autoattack",
+    norm: Annotated[str, typer.Option("--norm", help="linf or l2; the model's own if absent.")] = "",
+    eps: Annotated[
+        str, typer.Option("--eps", help="Sizes, as 4/255,8/255; the model's own if absent.")
+    ] = "",
+    dataset: options.Dataset = "",
+    data: options.DataPath = "",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Test points; all if absent.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of order and attacks.")] = 0,
+    settings: options.Settings = [],  # noqa: B006 - typer copies it
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Points at a time; verdicts don't depend.")
+    ] = 512,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; the model's own if absent.")
+    ] = None,
+    resume: options.Resume = False,
+    device: options.Device = "auto",
+) -> None:
+    """Attack a model: clean, per-attack and worst-case accuracy with 95 % intervals.
+
+    Set an attack's options by its name: --set pgd.steps=100.
+    """
+    from robustkit.cli.show import print_evaluations
+    from robustkit.models.files import load_model
+    from robustkit.records import RunFolder
+
+    path = find_model(model)
+    attacks = build_attacks(options.split_list(attack), settings)
+    loaded = load_model(path, "cpu")
+    threats = threats_of(loaded, norm, eps, model)
+    folder = RunFolder(out) if out else folder_of(path)
+    options.require_writable(folder.path)
+    table = dict(options.data_settings(dataset, data)) or {
+        f"data.{key}": value for key, value in (loaded.record.get("data") or {}).items()
+    }
+    if "data.name" not in table:
+        raise BadValueError(f"'{model}' does not say what data it is for: give --dataset NAME")
+    records = run(
+        loaded,
+        {key.removeprefix("data."): value for key, value in table.items()},
+        attacks,
+        threats,
+        folder,
+        name=model,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        resume=resume,
+        device=device,
+    )
+    print_evaluations(folder, records)
+    print(f"next: robustkit report {folder.path}")
+
+
+def run(
+    loaded: LoadedModel,
+    data: dict[str, Any],
+    attacks: list[Attack],
+    threats: list[ThreatModel],
+    folder: RunFolder,
+    *,
+    name: str,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 512,
+    resume: bool = False,
+    device: str = "auto",
+) -> list[EvalRecord]:
+    """Attack a loaded model on a data set's test part, with progress."""
+    from robustkit.catalog import build
+    from robustkit.cli.show import EvalProgress
+    from robustkit.engine.evaluate import evaluate as attack_model
+    from robustkit.engine.evaluate import hash_module
+
+    dataset = build("dataset", data)
+    with EvalProgress() as progress:
+        return attack_model(
+            loaded.module,
+            dataset.split("test"),
+            attacks,
+            threats,
+            folder=folder,
+            model_name=name,
+            model_hash=hash_module(loaded.module),
+            data=dataset.dump(),
+            classes=loaded.classes,
+            seed=seed,
+            limit=limit,
+            batch_size=batch_size,
+            device=device,
+            resume=resume,
+            progress=progress,
+        )
+
+
+def find_model(text: str) -> Path:
+    """Find a model's file: zoo:NAME, a run folder, or the file itself."""
+    if text.startswith("zoo:"):
+        from robustkit.cli.zoo import weights_of
+
+        return weights_of(text.removeprefix("zoo:"))
+    path = Path(text)
+    return path / "model.pt" if path.is_dir() else path
+
+
+def folder_of(path: Path) -> RunFolder:
+    """Give the run that a model lies in, or runs/eval-<stem>-<hash8> of its own."""
+    from robustkit.records import RunFolder, digest
+
+    if (path.parent / "run.json").exists():
+        return RunFolder(path.parent)
+    return RunFolder(Path("runs") / f"eval-{path.stem}-{digest(str(path.absolute()))}")
+
+
+def build_attacks(names: list[str], settings: list[str]) -> list[Attack]:
+    """Build attacks by name with their options; every setting must belong to one of them."""
+    from robustkit.catalog import build
+    from robustkit.recipe import override, parse_override
+
+    if not names:
+        raise BadValueError("--attack names no attack")
+    tables: dict[str, Any] = {name: {"name": name} for name in names}
+    for path, value in map(parse_override, settings):
+        owner, _, option = path.partition(".")
+        if owner not in tables or not option:
+            raise UnknownNameError("attack in --set", path, tables, "write it as ATTACK.option=value")
+        tables[owner] = override({"data": tables[owner]}, [(f"data.{option}", value)])["data"]
+    return [build("attack", table) for table in tables.values()]
+
+
+def threats_of(loaded: LoadedModel, norm: str, eps: str, name: str) -> list[ThreatModel]:
+    """Give one threat a size; norm and size come from the model's own record where it has one."""
+    from robustkit.threat import ThreatModel, parse_eps, parse_norm
+
+    own = loaded.record.get("threat") or {}
+    norm = norm or own.get("norm", "")
+    same_norm = own and parse_norm(norm) == own["norm"]
+    sizes = options.split_list(eps) or ([str(own["eps"])] if same_norm else [])
+    missing = [flag for flag, value in (("--norm", norm), ("--eps", sizes)) if not value]
+    if missing:
+        raise BadValueError(f"'{name}' does not say its threat model: give {' and '.join(missing)}")
+    low, high = (float(own.get("low", 0)), float(own.get("high", 1)))
+    return [ThreatModel(parse_norm(norm), parse_eps(size), low, high) for size in sizes]

@@ -1,0 +1,116 @@
+"""robustkit plugins: what is installed, what it can be set to, and whether it keeps its contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from robustkit.catalog import Catalog, Entry
+    from robustkit.interfaces import Component
+
+app = typer.Typer(help="Show what is installed: list, show NAME, check NAME.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_plugins(
+    kind: str = typer.Option("", help="Only one kind: attack, loss, trainer, model, dataset, ..."),
+) -> None:
+    """List plugins and what they bring; what was set aside, and why. Imports no class."""
+    from robustkit.catalog import HOOKS, installed
+    from robustkit.errors import UnknownNameError
+
+    catalog = installed()
+    kinds = list(HOOKS.values())
+    if kind and kind not in kinds:
+        raise UnknownNameError("kind", kind, kinds)
+    for shown in [kind] if kind else kinds:
+        if entries := catalog.of_kind(shown):
+            print(shown)
+        for entry in entries:
+            print(f"  {entry.name:<22} {entry.plugin} ({entry.distribution})")
+    for problem in catalog.problems:
+        print(f"set aside: {problem}")
+
+
+@app.command("show")
+def show(name: str = typer.Argument(help="Name of a component, of whatever kinds it is.")) -> None:
+    """Show a component: what it does, and its options with type, default and range."""
+    from robustkit.catalog import KIND_CLASSES, installed
+
+    catalog = installed()
+    for position, entry in enumerate(_named(catalog, name)):
+        print("" if position else "", end="\n" if position else "")
+        print(f"{entry.kind} {entry.name}  from plugin {entry.plugin} ({entry.distribution})")
+        if entry.kind in KIND_CLASSES:
+            _show_component(catalog.load(entry.kind, entry.name))
+        elif entry.kind == "recipe":
+            print(catalog.recipe_text(entry.name))
+        else:
+            print(f"  {entry.target}")
+
+
+@app.command("check")
+def check(
+    name: str = typer.Argument("", help="Name of a component; every one where none is given."),
+) -> None:
+    """Run the contract tests of a component, as a plugin's own tests would."""
+    from robustkit.catalog import KIND_CLASSES, installed
+    from robustkit.testing import check as run_checks
+
+    catalog = installed()
+    entries = _named(catalog, name) if name else list(catalog.entries.values())
+    failures = 0
+    for entry in entries:
+        if entry.kind not in KIND_CLASSES:
+            continue
+        results = run_checks(entry.kind, entry.name)
+        failed = [result for result in results if not result.ok]
+        failures += len(failed)
+        print(f"{entry.kind} {entry.name}: {len(results) - len(failed)} of {len(results)} passed")
+        for result in failed:
+            print(f"  {result.check}: {result.message}")
+    if failures:
+        raise typer.Exit(1)
+
+
+def _named(catalog: Catalog, name: str) -> list[Entry]:
+    from robustkit.errors import BrokenPluginError, UnknownNameError
+
+    entries = catalog.named(name)
+    if not entries:
+        for (_, clashing), reason in catalog.clashes.items():
+            if clashing == name:
+                raise BrokenPluginError(reason)
+        names = {entry.name for entry in catalog.entries.values()}
+        raise UnknownNameError("component", name, names)
+    return entries
+
+
+def _show_component(component: type[Component]) -> None:
+    print(f"  {(component.__doc__ or '').strip().splitlines()[0]}")
+    for option, field in component.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = default.dump() if hasattr(default, "dump") else default
+        print(f"  {option} = {_toml(shown)}  ({_type(field.annotation)}{_range(field.metadata)})")
+        if field.description:
+            print(f"      {field.description}")
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    return f'"{value}"' if isinstance(value, str) else str(value).replace("'", '"')
+
+
+def _type(annotation: Any) -> str:
+    if isinstance(annotation, type):
+        return annotation.__name__.lower()
+    return str(annotation).replace("typing.", "").replace("robustkit.interfaces.", "")
+
+
+def _range(metadata: list[Any]) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    limits = [f"{s} {getattr(m, a)}" for m in metadata for a, s in signs.items() if hasattr(m, a)]
+    return f", {' and '.join(limits)}" if limits else ""

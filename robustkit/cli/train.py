@@ -1,0 +1,111 @@
+"""robustkit train: from a plugin's recipe or a file to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustkit.cli import options
+from robustkit.errors import BadValueError
+
+if TYPE_CHECKING:
+    from robustkit.records import RunFolder, RunRecord
+
+
+def train(
+    plugin: Annotated[
+        str, typer.Option("--plugin", help="Start from the recipe of this name.")
+    ] = "",
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Start from this TOML file instead.")
+    ] = None,
+    dataset: options.Dataset = "",
+    data: options.DataPath = "",
+    model: Annotated[str, typer.Option("--model", help="An architecture.")] = "",
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")] = None,
+    norm: Annotated[str, typer.Option("--norm", help="Norm trained against.")] = "",
+    eps: Annotated[str, typer.Option("--eps", help="Size trained against, as 8/255.")] = "",
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
+    settings: options.Settings = [],  # noqa: B006 - typer copies it
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/<recipe>-<data> if absent.")
+    ] = None,
+    resume: options.Resume = False,
+    device: options.Device = "auto",
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that share each batch.")
+    ] = 1,
+) -> None:
+    """Train a classifier and leave a run folder: recipe, model, metrics, checkpoint."""
+    from robustkit.recipe import parse_override
+    from robustkit.records import RunFolder
+
+    overrides = [
+        *options.data_settings(dataset, data),
+        *options.chosen(
+            model__name=model, fit__epochs=epochs, threat__norm=norm, threat__eps=eps, seed=seed
+        ),
+        *map(parse_override, settings),
+    ]
+    if resume and not (plugin or recipe):
+        if out is None:
+            raise BadValueError("--resume needs the run's folder: --out runs/...")
+        recipe = RunFolder(out).recipe
+    table = starting_table(plugin, recipe, dataset)
+    name = plugin or (recipe.stem if recipe else "run")
+    folder = out or options.free_folder(f"{name}-{dataset}" if dataset else name)
+    record = run(table, overrides, RunFolder(folder), resume, device, processes)
+    print_result(record, RunFolder(folder))
+
+
+def starting_table(plugin: str, recipe: Path | None, dataset: str) -> dict[str, Any]:
+    """Find the recipe that a run starts from."""
+    from robustkit.catalog import installed
+    from robustkit.engine.resolve import start
+    from robustkit.recipe import read
+
+    if plugin and recipe:
+        raise BadValueError("give --plugin or --recipe, not both")
+    if recipe:
+        return read(recipe)
+    if not plugin:
+        known = ", ".join(entry.name for entry in installed().of_kind("recipe"))
+        raise BadValueError(f"say what to train: --plugin NAME or --recipe FILE; recipes: {known}")
+    return start(plugin, dataset)
+
+
+def run(
+    table: dict[str, Any],
+    overrides: list[tuple[str, Any]],
+    folder: RunFolder,
+    resume: bool,
+    device: str,
+    processes: int = 1,
+) -> RunRecord:
+    """Train what the tables say, with progress."""
+    from robustkit.engine.resolve import resolve
+
+    options.require_writable(folder.path)
+    recipe, _ = resolve(table, overrides)
+
+    from robustkit.cli.show import TrainProgress
+    from robustkit.engine.fit import fit
+
+    with TrainProgress(recipe.fit.epochs) as progress:
+        return fit(
+            recipe, folder, resume=resume, device=device, processes=processes, progress=progress
+        )
+
+
+def print_result(record: RunRecord, folder: RunFolder) -> None:
+    """Say what came out, and what one does next."""
+    from robustkit.cli.show import percent
+
+    clean, adversarial = record.heldout_clean, record.heldout_adversarial
+    if clean:
+        print(f"held-out accuracy, epoch {record.best_epoch}: {percent(clean)}")
+    if adversarial:
+        print(f"held-out accuracy under {record.selected_by}: {percent(adversarial)}")
+    print(f"{folder.model}\nnext: robustkit eval {folder.model} --attack autoattack")
