@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Terms,
         Trainer,
         Victim,
+        slot,
     )
     from robustkit.threat import ThreatModel, per_point
 
@@ -54,6 +55,7 @@ _HOMES = {
         "Terms",
         "Trainer",
         "Victim",
+        "slot",
     ),
     "robustkit.threat": ("ThreatModel", "per_point"),
 }
@@ -82,6 +84,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "per_point",
+    "slot",
 ]
 
 

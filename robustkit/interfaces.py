@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from robustkit.threat import ThreatModel
@@ -29,12 +29,20 @@ def load_object(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def slot(default: str | None, description: str) -> Any:
+    """Make an option that holds a component: `attack: Attack = slot("pgd", "inner attack")`.
+
+    It takes a name, a table `{name, ...options}` or an instance, and by default builds `default`
+    anew for each owner.
+    """
+    return Field(default=default, description=description)
+
+
 class Component(BaseModel):
     """Something that has a name, typed options and perhaps a state: what plugins are made of.
 
     Options are pydantic fields with a description; they are frozen, and unknown names are refused.
-    A field whose type is a kind (`attack: Attack = Field("pgd", ...)`) takes a name, a table
-    `{name, ...options}` or an instance. Modules and state sit in private attributes; state changes
+    An option that is itself a component is made by `slot`. Modules and state sit in private attributes; state changes
     only in `observe` and `end_epoch`.
     """
 

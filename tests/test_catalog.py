@@ -209,8 +209,8 @@ class Outer(rk.Trainer):
     """A trainer with a nested attack."""
 
     name = "outer"
-    attack: rk.Attack = Field(default="inner", description="inner attack")
-    spare: rk.Attack | None = Field(default=None, description="another")
+    attack: rk.Attack = rk.slot("inner", "inner attack")
+    spare: rk.Attack | None = rk.slot(None, "another")
 
 
 @pytest.fixture
