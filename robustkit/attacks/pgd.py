@@ -1,0 +1,118 @@
+"""The fast gradient sign method and projected gradient descent."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robustkit.attacks.search import Objective, Search
+from robustkit.interfaces import At, Attack, Loss, Rng, Victim, slot
+from robustkit.threat import ThreatModel
+
+
+def objective_of(loss: Loss, search: Search, rng: Rng) -> Objective:
+    """Ascend the loss at the label, or descend it at the target."""
+
+    def objective(logits: Tensor, rows: Tensor) -> Tensor:
+        at = At(rng=rng[rows])
+        if search.target is None:
+            return loss.ascend(logits, search.y[rows], at)
+        return -loss.ascend(logits, search.target[rows], at)
+
+    return objective
+
+
+def climb(
+    search: Search,
+    objective: Objective,
+    start: Tensor,
+    rows: Tensor,
+    threat: ThreatModel,
+    steps: int,
+    step_size: float,
+) -> tuple[Tensor, Tensor]:
+    """Take steps of steepest ascent; give the points (M, ...) and rows (M,) that remain."""
+    x, x_adv = search.x[rows], start
+    for _ in range(steps):
+        _, gradient, logits = search.ascent(x_adv, objective, rows)
+        left = search.settle(x_adv, logits, rows)
+        if len(left) < len(rows):
+            x, x_adv, rows, gradient = x[left], x_adv[left], rows[left], gradient[left]
+            if not len(rows):
+                break
+        x_adv = threat.project(x_adv + step_size * threat.steepest(gradient), x)
+    return x_adv, rows
+
+
+class FGSM(Attack):
+    """One step of the whole eps along the sign of the gradient (l2: along the gradient).
+
+    Goodfellow et al. 2015 (arXiv 1412.6572); with a random start, Wong et al. 2020 (2001.03994).
+    """
+
+    name = "fgsm"
+    loss: Loss = slot("cross-entropy", "what is ascended")
+    random_start: bool = Field(default=False, description="start at a random point of the ball")
+
+    @torch.no_grad()
+    def perturb(
+        self,
+        victim: Victim,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        search = Search(self, victim, x, y, threat, target)
+        start = threat.random_start(x, rng, at=("start", 0)) if self.random_start else x
+        objective = objective_of(self.loss, search, rng)
+        x_adv, rows = climb(search, objective, start, search.rows, threat, 1, threat.eps)
+        search.x_adv[rows] = x_adv
+        return search.x_adv
+
+
+class PGD(Attack):
+    """Steps of steepest ascent, each projected back; the last point is proposed.
+
+    In evaluation a point is left alone once it is wrong, and of several restarts the best is
+    kept. Madry et al. 2018 (arXiv 1706.06083).
+    """
+
+    name = "pgd"
+    steps: int = Field(default=20, ge=1, description="gradient steps in each restart")
+    step_size: float | None = Field(
+        default=None, gt=0, description="size of a step in the threat's norm; else 2.5 eps / steps"
+    )
+    restarts: int = Field(default=1, ge=1, description="searches from different starts")
+    random_start: bool = Field(default=True, description="start at a random point of the ball")
+    loss: Loss = slot("cross-entropy", "what is ascended")
+
+    @torch.no_grad()
+    def perturb(
+        self,
+        victim: Victim,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        search = Search(self, victim, x, y, threat, target)
+        objective = objective_of(self.loss, search, rng)
+        step_size = self.step_size or 2.5 * threat.eps / self.steps
+        for restart in range(self.restarts):
+            rows = search.rows
+            start = x[rows]
+            if self.random_start:
+                start = threat.random_start(start, rng[rows], at=("start", restart))
+            x_adv, rows = climb(search, objective, start, rows, threat, self.steps, step_size)
+            if self.restarts == 1:
+                search.x_adv[rows] = x_adv
+            elif len(rows):
+                logits = victim(x_adv, rows)
+                loss = objective(logits, rows)
+                search.offer(x_adv, loss, search.misled(logits, rows), rows)
+                search.settle(x_adv, logits, rows)
+        return search.x_adv

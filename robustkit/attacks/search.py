@@ -1,0 +1,118 @@
+"""What every attack's search shares: which points remain, and the best proposal for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robustkit.errors import BadValueError
+from robustkit.interfaces import Attack, Victim
+from robustkit.threat import ThreatModel, per_point
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""What is ascended: logits (M, classes) and rows (M,) to (M,)."""
+
+
+class Search:
+    """One call of an attack on x (N, C, H, W), y (N,) or soft (N, classes), and target (N,).
+
+    `x_adv` holds the strongest proposal so far, at first the original. `rows` are the places of
+    points that `victim.done` has not released; in training none is released.
+
+    Raises BadValueError for a norm that the attack does not know, and for an unbounded eps where
+    the attack does not look for the smallest perturbation itself.
+    """
+
+    def __init__(
+        self,
+        attack: Attack,
+        victim: Victim,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        target: Tensor | None = None,
+    ) -> None:
+        if threat.norm not in attack.norms:
+            raise BadValueError(
+                f"attack '{attack.name}' does not work in norm '{threat.norm}'; "
+                f"it works in {', '.join(attack.norms)}"
+            )
+        if math.isinf(threat.eps) and not attack.minimal:
+            raise BadValueError(
+                f"attack '{attack.name}' needs an eps, not 'inf'; "
+                "'fab-t' looks for the smallest perturbation"
+            )
+        self.victim, self.x, self.y, self.target = victim, x, y, target
+        self.label = y if y.dim() == 1 else y.argmax(1)
+        self.x_adv = x.detach().clone()
+        self.loss = x.new_full((len(x),), -torch.inf)
+        self.wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.over = self.wrong.clone()
+
+    @property
+    def rows(self) -> Tensor:
+        """The places (M,) of the points that are still searched."""
+        return (~self.over).nonzero().squeeze(1)
+
+    def misled(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Say where the prediction is what the attack wants: (M,) of bool."""
+        predicted = logits.argmax(1)
+        if self.target is None:
+            return predicted != self.label[rows]
+        return predicted == self.target[rows]
+
+    def offer(self, x_adv: Tensor, loss: Tensor, misled: Tensor, rows: Tensor) -> None:
+        """Take each proposal that is stronger than what its point has.
+
+        One that misleads the model is stronger than one that does not; of two alike the one of
+        higher loss is.
+        """
+        before = self.wrong[rows]
+        stronger = (misled & ~before) | ((misled == before) & (loss > self.loss[rows]))
+        self._take(stronger, x_adv, rows)
+        self.wrong[rows] = before | misled
+        self.loss[rows] = loss.where(stronger, self.loss[rows])
+
+    def settle(self, x_adv: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+        """Take the proposals of points that need no more search; give which of `rows` remain."""
+        over = self.victim.done(logits, self.label[rows])
+        if self.target is not None:
+            over = over & self.misled(logits, rows)
+        self.over[rows] = over
+        left = (~over).nonzero().squeeze(1)
+        if len(left) < len(rows):
+            self._take(over, x_adv, rows)
+        return left
+
+    def _take(self, chosen: Tensor, x_adv: Tensor, rows: Tensor) -> None:
+        self.x_adv[rows] = x_adv.where(per_point(chosen, x_adv), self.x_adv[rows])
+
+    def ascent(
+        self, x_adv: Tensor, objective: Objective, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the objective (M,), its gradient like `x_adv`, and the logits (M, classes)."""
+        with torch.enable_grad():
+            x_adv = x_adv.detach().requires_grad_()
+            logits = self.victim(x_adv, rows)
+            value = objective(logits, rows)
+            (gradient,) = torch.autograd.grad(value.sum(), x_adv)
+        return value.detach(), gradient, logits.detach()
+
+
+def ranked_targets(logits: Tensor, y: Tensor, most: int) -> Tensor:
+    """Give the wrong classes of highest logit, at most `most` and classes - 1 of them: (N, K).
+
+    Where the prediction is right, these are the ranks 2, 3, ... of the logits.
+    """
+    others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
+    return others.topk(min(most, logits.shape[1] - 1), dim=1).indices
+
+
+def fewer_targets(name: str, most: int, classes: int) -> list[str]:
+    """Say that an attack has fewer targets than it would take."""
+    if classes - 1 >= most:
+        return []
+    return [f"{name}: {classes - 1} of {most} targets, for there are {classes} classes"]
