@@ -1,0 +1,106 @@
+"""Arrays in an .npz file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from robustkit.data.images import (
+    SPLIT_SEED,
+    TEST_SHARE,
+    ArrayImages,
+    Pixels,
+    Subset,
+    check_labels,
+)
+from robustkit.data.places import find
+from robustkit.data.splits import hold_out
+from robustkit.errors import BadValueError, nearest
+from robustkit.interfaces import Dataset, Images
+
+MOST_CHANNELS = 4
+Array = NDArray[Any]
+
+
+class Npz(Dataset):
+    """Images `x` and labels `y` of an .npz file, or `x_train`, `y_train`, `x_test`, `y_test`.
+
+    Images are (N, H, W), (N, C, H, W) or (N, H, W, C) with up to 4 channels, of uint8, or floats
+    in [0, 1] (rounded to 256 levels); labels are integers, -1 where unknown; `classes` may hold
+    their names. Of `x` and `y`, a fixed fifth of each class is the test part.
+    """
+
+    name: ClassVar[str] = "npz"
+    path: Path = Field(description="the .npz file")
+
+    def split(self, part: Literal["train", "test"]) -> Images:
+        """Load one part. Raises BadValueError for a file that is malformed, naming what is."""
+        arrays = _read(find(self.path, "data file"))
+        origin = f"'{self.path}'"
+        parted = "x_train" in arrays
+        keys = ("y_train", "y_test") if parted else ("y",)
+        classes = _classes(arrays, [_get(arrays, key, origin) for key in keys], origin)
+        suffix = f"_{part}" if parted else ""
+        labels = _get(arrays, f"y{suffix}", origin)
+        pixels = to_pixels(_get(arrays, f"x{suffix}", origin), f"{origin}: x{suffix}")
+        images = ArrayImages(pixels, labels, classes, origin)
+        if parted:
+            return images
+        train, test = hold_out(images.labels, TEST_SHARE, SPLIT_SEED)
+        return Subset(images, train if part == "train" else test)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    # A damaged archive raises almost anything: zip, zlib, value, memory and attribute errors.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadValueError(f"'{path}' is not a readable .npz file: {reason}") from None
+
+
+def _get(arrays: dict[str, Array], key: str, origin: str) -> Array:
+    if key not in arrays:
+        raise BadValueError(f"{origin} holds no array '{key}'{nearest(key, arrays)}")
+    return arrays[key]
+
+
+def _classes(arrays: dict[str, Array], labels: list[Array], origin: str) -> list[str]:
+    """Give the class names: those of the file, else the numbers up to the largest label."""
+    if "classes" in arrays:
+        return [str(name) for name in arrays["classes"].ravel()]
+    for y in labels:
+        check_labels(y, len(y), np.iinfo(np.int64).max, origin)
+    largest = max((int(y.max()) for y in labels if len(y)), default=-1)
+    if largest < 0:
+        raise BadValueError(f"{origin} holds no known label")
+    return [str(label) for label in range(largest + 1)]
+
+
+def to_pixels(x: Array, origin: str) -> Pixels:
+    """Bring images to uint8 (N, C, H, W). Raises BadValueError for other types and ranges."""
+    if x.ndim == 3:
+        x = x[:, None]
+    if x.ndim != 4:
+        raise BadValueError(f"{origin} has shape {x.shape}, not (N, H, W) or (N, C, H, W)")
+    if x.shape[1] > MOST_CHANNELS:
+        if x.shape[3] > MOST_CHANNELS:
+            raise BadValueError(
+                f"{origin} has shape {x.shape}: neither dimension 1 nor 3 counts channels"
+            )
+        x = x.transpose(0, 3, 1, 2)
+    if np.issubdtype(x.dtype, np.floating) and x.size:
+        low, high = x.min(), x.max()
+        if not (low >= 0 and high <= 1):
+            raise BadValueError(
+                f"{origin} holds floats from {low:g} to {high:g}, outside [0, 1]; scale them"
+            )
+        x = np.round(x * 255).astype(np.uint8)
+    if x.dtype != np.uint8:
+        raise BadValueError(f"{origin} is {x.dtype}; give uint8, or floats in [0, 1]")
+    return np.ascontiguousarray(x)
