@@ -42,8 +42,8 @@ class Component(BaseModel):
     """Something that has a name, typed options and perhaps a state: what plugins are made of.
 
     Options are pydantic fields with a description; they are frozen, and unknown names are refused.
-    An option that is itself a component is made by `slot`. Modules and state sit in private attributes; state changes
-    only in `observe` and `end_epoch`.
+    An option that is itself a component is made by `slot`. Modules and state sit in private
+    attributes; state changes only in `observe` and `end_epoch`.
     """
 
     model_config = ConfigDict(
@@ -188,6 +188,8 @@ class Attack(Component):
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     minimal: ClassVar[bool] = False
     """Whether the attack itself looks for the smallest perturbation (and takes eps = inf)."""
+    weak: ClassVar[bool] = False
+    """Whether it may miss adversaries that a search would find (noise, corruptions)."""
 
     def perturb(
         self,
