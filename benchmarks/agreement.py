@@ -111,7 +111,7 @@ def reference_runs(reference: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(file.read_text("utf-8")) for file in files]
 
 
-def run(reference: Path, data: Path, name: str, seed: int) -> None:
+def run(reference: Path, data: Path, name: str, seed: int) -> dict[str, Any]:
     """Judge the points of one reference run with one seed of ours, and write the verdicts."""
     torch.set_num_threads(1)
     theirs = reference_runs(reference, name)[0]
@@ -138,6 +138,7 @@ def run(reference: Path, data: Path, name: str, seed: int) -> None:
     text = json.dumps(record, indent=1).replace("\n   ", " ").replace("\n  }", " }")
     (RESULTS / f"agreement-{name}.seed{seed}.json").write_text(text + "\n", "utf-8")
     print(f"{name} seed {seed}: robust {found['robust']:.4f} in {seconds} s", flush=True)
+    return record
 
 
 def compare(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustkit.attacks.projections import step_to_plane
 from robustkit.attacks.search import Search, fewer_targets, ranked_targets
 from robustkit.interfaces import Attack, Rng, Victim
-from robustkit.losses.margin import lead
+from robustkit.losses.margin import lead, margin
 from robustkit.threat import ThreatModel, per_point
 
 
@@ -63,9 +63,13 @@ class FABTargeted(Attack):
         self, search: Search, x_adv: Tensor, to: Tensor, rows: Tensor, threat: ThreatModel
     ) -> tuple[Tensor, Tensor]:
         """Step to the border as it looks from here, biased to where it is nearest the original."""
-        value, gradient, _ = search.ascent(
-            x_adv, lambda logits, rows: lead(logits, search.label[rows], to[rows]), rows
-        )
+
+        def beyond(logits: Tensor, rows: Tensor) -> Tensor:
+            if search.target is None:
+                return lead(logits, search.label[rows], to[rows])
+            return -margin(logits, to[rows])
+
+        value, gradient, _ = search.ascent(x_adv, beyond, rows)
         x = search.x[rows]
         w, away = gradient.flatten(1), (x - x_adv).flatten(1)
         both = torch.cat((x_adv, x)).flatten(1)

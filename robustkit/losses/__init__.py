@@ -1,0 +1,1 @@
+"""Built-in losses, always per point."""

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from attack_models import Recorder, affine, attacked, cnn, unboxed
+
+from robustkit.attacks.square import Square, bump, patch_side, pyramid, share, window
+from robustkit.threat import Norm, ThreatModel
+
+
+@pytest.mark.parametrize(
+    ("query", "p"),
+    [(10, 0.8), (50, 0.4), (200, 0.2), (500, 0.1), (1000, 0.05), (2000, 0.025), (4000, 0.0125)],
+)
+def test_the_schedule_is_unscaled(query: int, p: float) -> None:
+    assert share(query, 0.8) == pytest.approx(p)
+    assert share(query + 1, 0.8) == pytest.approx(p / 2)
+    assert share(0, 0.8) == 0.8
+
+
+def test_patch_sides() -> None:
+    image = torch.zeros(1, 1, 28, 28)
+    sides = {
+        norm: [patch_side(q, 0.8, image, ThreatModel(norm, 1)) for q in (0, 11, 501, 4001)]
+        for norm in ("linf", "l2")
+    }
+    # round(28 sqrt(p)) for p = .8, .4, .05, .00625; in l2 at least 3 and odd
+    assert sides == {"linf": [25, 18, 6, 2], "l2": [25, 19, 7, 3]}
+    assert patch_side(4999, 0.01, image, ThreatModel("linf", 1)) == 1
+    assert patch_side(0, 0.8, torch.zeros(1, 1, 2, 9), ThreatModel("l2", 1)) == 2
+
+
+def test_windows_never_reach_the_last_offset() -> None:
+    image = torch.zeros(1, 1, 6, 9)
+    assert window((0.0, 0.0), 3, image) == (..., slice(0, 3), slice(0, 3))
+    last = math.nextafter(1.0, 0.0)
+    assert window((last, last), 3, image) == (..., slice(2, 5), slice(5, 8))
+    assert window((last, last), 6, image)[1] == slice(0, 6)
+
+
+def test_l2_patches_by_hand() -> None:
+    # Rings of height 1 + 1/4 in the middle and 1/4 around it, but for a row above only half.
+    flat = torch.tensor([[0.25, 1.25, 0.25]])
+    assert torch.allclose(pyramid(1, 3), flat / flat.norm())
+    tall = torch.tensor([[0.25, 0.25, 0.25], [0.25, 1.25, 0.25]])
+    assert torch.allclose(pyramid(2, 3), tall / tall.norm())
+    both = torch.cat((flat / flat.norm(), -tall / tall.norm())) / math.sqrt(2)
+    assert torch.allclose(bump(3), both)
+    assert bump(1).tolist() == [[-1.0]]
+
+
+def asked(norm: Norm, queries: int, n: int = 4) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    model, x, y = affine(3, n, (3, 10, 10))
+    recorder = Recorder(model)
+    attacked(Square(queries=queries), recorder, x, y, unboxed(norm, 0.1), drop=False)
+    return x, recorder.asked
+
+
+def test_linf_starts_from_stripes_and_moves_one_square_for_all_points() -> None:
+    x, (start, first) = asked("linf", 1)
+    delta = start - x
+    assert torch.allclose(delta.abs(), torch.full_like(delta, 0.1), atol=1e-6)
+    assert torch.allclose(delta, delta[:, :, :1].expand_as(delta), atol=1e-6)
+    assert not torch.allclose(delta[0], delta[1], atol=1e-6)
+    # The square's side is round(sqrt(.8) 10) = 9, its offset from [0, 1), its sign shared.
+    square = (first - x)[..., :9, :9]
+    assert torch.allclose(square, square[:1, :, :1, :1].expand_as(square), atol=1e-6)
+    assert torch.allclose((first - start)[..., 9, :], torch.zeros(()), atol=1e-6)
+
+
+def test_l2_starts_from_a_grid_of_patches_and_stays_on_the_sphere() -> None:
+    x, (start, *more) = asked("l2", 30)
+    for x_adv in (start, *more):
+        sizes = (x_adv - x).flatten(1).norm(dim=1)
+        assert torch.allclose(sizes, torch.full_like(sizes, 0.1), rtol=1e-4)
+    # Cells of a 5 by 5 grid, all of one size, each the bump of side 2 or its mirror images.
+    cells = (start - x).unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+    sizes = cells.norm(dim=-1)
+    assert torch.allclose(sizes, torch.full_like(sizes, 0.1 / math.sqrt(75)), rtol=1e-3)
+    shape = bump(2).abs().flatten().sort().values
+    assert torch.allclose(cells.abs().sort(-1).values / sizes.unsqueeze(-1), shape, atol=1e-3)
+
+
+def test_l2_puts_what_two_squares_held_into_the_first() -> None:
+    x, (start, first) = asked("l2", 1)
+    changed = ((first - start).abs() > 1e-6).any(1)
+    assert changed[:, :9, :9].float().mean() > 0.9
+    before, after = (start - x).square(), (first - x).square()
+    # The side is 9 of 10 and both windows lie at 0, so only the scale changes outside.
+    assert torch.allclose(after[..., 9, :], before[..., 9, :], rtol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 4), (1, 4, 9), (3, 14, 14), (1, 9, 5)])
+def test_images_of_any_shape(shape: tuple[int, int, int], norm: Norm) -> None:
+    model, x, y = affine(3, 3, shape)
+    threat = unboxed(norm, 0.01)
+    x_adv, _ = attacked(Square(queries=20), model, x, y, threat)
+    assert (threat.size(x_adv - x) <= threat.eps + 1e-6).all()  # x is not in [0, 1]
+    assert not torch.equal(x_adv, x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_margin_only_ever_falls(norm: Norm) -> None:
+    model, x, y = cnn()
+    margins = []
+    for queries in (1, 10, 40):
+        threat = ThreatModel(norm, 0.02 if norm == "linf" else 0.2)
+        x_adv, _ = attacked(Square(queries=queries), model, x, y, threat, drop=False)
+        logits = model(x_adv).detach()
+        true = logits.gather(1, y.unsqueeze(1)).squeeze(1)
+        margins.append(true - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1))
+    assert (margins[0] >= margins[1]).all() and (margins[1] >= margins[2]).all()
+    assert (margins[0] > margins[2]).any()
