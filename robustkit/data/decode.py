@@ -34,8 +34,8 @@ def decoded(root: Path, files: list[Path], size: int | None) -> Pixels:
         write_whole(kept, lambda out: _write(out, files, shape, mode))
     try:
         array: Pixels = np.load(kept, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadValueError(f"'{kept}' is damaged, delete it: {error}") from None
+    except (OSError, ValueError):
+        raise BadValueError(f"'{kept}' is damaged; delete it, and it is made anew") from None
     return array
 
 

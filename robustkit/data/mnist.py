@@ -79,14 +79,14 @@ def read_idx(path: Path, dims: int) -> Pixels:
     except (OSError, EOFError, zlib.error) as error:
         raise BadValueError(f"'{path}' cannot be read: {error}") from None
     magic, header = bytes((0, 0, 8, dims)), 4 + 4 * dims
-    if data[:4] != magic or len(data) < header:
+    if data[:4] != magic:
         raise BadValueError(
             f"'{path}' is not an idx file of bytes in {dims} dimensions: it begins with"
             f" {data[:4].hex() or 'nothing'}, not {magic.hex()}"
         )
-    shape = np.frombuffer(data, ">u4", dims, 4).tolist()
+    shape = np.frombuffer(data[4:header].ljust(4 * dims, b"\0"), ">u4").tolist()
     if len(data) - header != math.prod(shape):
         raise BadValueError(
-            f"'{path}' is damaged: {len(data) - header} bytes of data, {math.prod(shape)} announced"
+            f"'{path}' is damaged: {len(data)} bytes long, not {header + math.prod(shape)}"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +23,7 @@ from robustkit.data.splits import hold_out
 from robustkit.errors import BadValueError, nearest
 from robustkit.interfaces import Dataset, Images
 
-MOST_CHANNELS = 4
+MOST_CHANNELS, MOST_CLASSES = 4, 65536
 Array = NDArray[Any]
 
 
@@ -56,6 +57,8 @@ class Npz(Dataset):
 
 def _read(path: Path) -> dict[str, Array]:
     try:
+        if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, or one array
+            raise zipfile.BadZipFile("it is no zip archive, or a truncated one")
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     # A damaged archive raises almost anything: zip, zlib, value, memory and attribute errors.
@@ -75,7 +78,7 @@ def _classes(arrays: dict[str, Array], labels: list[Array], origin: str) -> list
     if "classes" in arrays:
         return [str(name) for name in arrays["classes"].ravel()]
     for y in labels:
-        check_labels(y, len(y), np.iinfo(np.int64).max, origin)
+        check_labels(y, len(y), MOST_CLASSES, origin)
     largest = max((int(y.max()) for y in labels if len(y)), default=-1)
     if largest < 0:
         raise BadValueError(f"{origin} holds no known label")
