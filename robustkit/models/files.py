@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +126,9 @@ def _read(path: Path) -> object:
         raise BadValueError(f"model file '{path}' does not exist{near}") from None
     except OSError as error:
         raise BadValueError(f"model file '{path}' cannot be read: {error.strerror}") from None
-    pickles = _pickle_of_zip(path, data) if data[:2] == b"PK" else data
+    pickles = data
+    if data[:2] == b"PK":
+        data, pickles = _repacked(path, data)
     if names := would_run(pickles):
         raise UnsafeFileError(
             f"model file '{path}' is refused: loading it would run {', '.join(names[:3])}"
@@ -137,32 +138,42 @@ def _read(path: Path) -> object:
         raise BadValueError(f"model file '{path}' is {text}, not a model; download it again")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # whose text advises to load it all the same
-        raise BadValueError(f"model file '{path}' is damaged: it is no torch checkpoint") from None
-    # Damage shows as anything else, too: runtime, key, type, memory and overflow errors.
-    except Exception as error:
-        raise BadValueError(f"model file '{path}' is damaged: {_line(error)}") from None
+    # Damage shows as anything: unpickling, runtime, key, type, memory and overflow errors; and
+    # torch's text advises to load it all the same.
+    except Exception:
+        raise BadValueError(
+            f"model file '{path}' is damaged: torch finds no plain data and weights in it"
+        ) from None
 
 
-def _pickle_of_zip(path: Path, data: bytes) -> bytes:
-    """Give the pickle of torch's zip format. Raises BadValueError for damaged and foreign zips."""
+def _repacked(path: Path, data: bytes) -> tuple[bytes, bytes]:
+    """Check torch's zip format, and give it written anew, with the pickle that it holds.
+
+    torch's reader skips checksums and sees directory flags that Python's does not: written anew,
+    what was checked is what is loaded. Raises BadValueError for damaged and foreign zips.
+    """
+    clean, parts = io.BytesIO(), dict[str, bytes]()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if broken := archive.testzip():
-                raise zipfile.BadZipFile(f"its part '{broken}' is corrupt")
+            for info in archive.infolist():
+                if info.compress_type == zipfile.ZIP_STORED:  # as torch does; the rest may be vast
+                    parts[info.filename] = archive.read(info)
             names = archive.namelist()
-            pickles = [name for name in names if name.endswith("/data.pkl")]
-            content = archive.read(pickles[0]) if len(pickles) == 1 else None
+        with zipfile.ZipFile(clean, "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, content)
+    # zipfile, too, raises many kinds: zip, struct, value, runtime and decoding errors.
     except Exception as error:
         raise BadValueError(
             f"model file '{path}' is truncated or damaged: {_line(error)}"
         ) from None
     if any(name.endswith("/constants.pkl") for name in names):
         raise BadValueError(f"model file '{path}' is a TorchScript program, not a robustkit model")
-    if content is None:
+    pickles = [content for name, content in parts.items() if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
         inside = ", ".join(names[:3]) or "nothing"
         raise BadValueError(f"model file '{path}' is a zip of something else: it holds {inside}")
-    return content
+    return clean.getvalue(), pickles[0]
 
 
 def _text(data: bytes) -> str:
