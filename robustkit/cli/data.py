@@ -32,7 +32,13 @@ def data(
         facts = describe(dataset.split(part))
         print(f"{name} {part}")
         for fact, value in facts.items():
-            print(f"  {fact:<8} {value}")
+            print(f"  {fact:<8} {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in value)
+    return str(value)
 
 
 def _summary(name: str) -> str:

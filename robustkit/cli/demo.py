@@ -20,7 +20,6 @@ def demo(
     Interrupted, the same command goes on where it was.
     """
     from robustkit.cli import evaluate, report, train
-    from robustkit.cli.show import print_evaluations
     from robustkit.models.files import load_model
     from robustkit.records import RunFolder
 
@@ -29,7 +28,7 @@ def demo(
     table = train.starting_table("policy-gradient", None, "")
     train.run(table, [("seed", seed)], folder, begun, device)
     loaded = load_model(folder.model, "cpu")
-    records = evaluate.run(
+    evaluate.run(
         loaded,
         loaded.record["data"],
         evaluate.build_attacks(["fgsm", "pgd", "autoattack"], []),
@@ -40,6 +39,5 @@ def demo(
         resume=True,
         device=device,
     )
-    print_evaluations(folder, records)
     report.report([out])
     print(f"open {(out / 'report.html').resolve()} in a browser")

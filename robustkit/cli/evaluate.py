@@ -22,7 +22,9 @@ def evaluate(
     attack: Annotated[
         str, typer.Option("--attack", help="Attacks, as a,b; each attacks every point.")
     ] = "autoattack",
-    norm: Annotated[str, typer.Option("--norm", help="linf or l2; the model's own if absent.")] = "",
+    norm: Annotated[
+        str, typer.Option("--norm", help="linf or l2; the model's own if absent.")
+    ] = "",
     eps: Annotated[
         str, typer.Option("--eps", help="Sizes, as 4/255,8/255; the model's own if absent.")
     ] = "",
@@ -46,9 +48,9 @@ def evaluate(
 
     Set an attack's options by its name: --set pgd.steps=100.
     """
-    from robustkit.cli.show import print_evaluations
     from robustkit.models.files import load_model
     from robustkit.records import RunFolder
+    from robustkit.report import collect, terminal
 
     path = find_model(model)
     attacks = build_attacks(options.split_list(attack), settings)
@@ -61,7 +63,7 @@ def evaluate(
     }
     if "data.name" not in table:
         raise BadValueError(f"'{model}' does not say what data it is for: give --dataset NAME")
-    records = run(
+    run(
         loaded,
         {key.removeprefix("data."): value for key, value in table.items()},
         attacks,
@@ -74,7 +76,7 @@ def evaluate(
         resume=resume,
         device=device,
     )
-    print_evaluations(folder, records)
+    terminal.show(collect([folder.path]))
     print(f"next: robustkit report {folder.path}")
 
 
@@ -96,7 +98,7 @@ def run(
     from robustkit.catalog import build
     from robustkit.cli.show import EvalProgress
     from robustkit.engine.evaluate import evaluate as attack_model
-    from robustkit.engine.evaluate import hash_module
+    from robustkit.engine.identity import hash_module
 
     dataset = build("dataset", data)
     with EvalProgress() as progress:
@@ -149,7 +151,9 @@ def build_attacks(names: list[str], settings: list[str]) -> list[Attack]:
     for path, value in map(parse_override, settings):
         owner, _, option = path.partition(".")
         if owner not in tables or not option:
-            raise UnknownNameError("attack in --set", path, tables, "write it as ATTACK.option=value")
+            raise UnknownNameError(
+                "attack in --set", path, tables, "write it as ATTACK.option=value"
+            )
         tables[owner] = override({"data": tables[owner]}, [(f"data.{option}", value)])["data"]
     return [build("attack", table) for table in tables.values()]
 

@@ -1,4 +1,4 @@
-"""robustkit plugins: what is installed, what it can be set to, and whether it keeps its contract."""
+"""robustkit plugins: what is installed, what it can be set to, whether it keeps its contract."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def list_plugins(
         if entries := catalog.of_kind(shown):
             print(shown)
         for entry in entries:
-            print(f"  {entry.name:<22} {entry.plugin} ({entry.distribution})")
+            print(f"  {entry.name:<24} {entry.plugin} ({entry.distribution})")
     for problem in catalog.problems:
         print(f"set aside: {problem}")
 
@@ -40,8 +40,7 @@ def show(name: str = typer.Argument(help="Name of a component, of whatever kinds
     from robustkit.catalog import KIND_CLASSES, installed
 
     catalog = installed()
-    for position, entry in enumerate(_named(catalog, name)):
-        print("" if position else "", end="\n" if position else "")
+    for entry in _named(catalog, name):
         print(f"{entry.kind} {entry.name}  from plugin {entry.plugin} ({entry.distribution})")
         if entry.kind in KIND_CLASSES:
             _show_component(catalog.load(entry.kind, entry.name))

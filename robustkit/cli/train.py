@@ -93,7 +93,7 @@ def run(
     from robustkit.cli.show import TrainProgress
     from robustkit.engine.fit import fit
 
-    with TrainProgress(recipe.fit.epochs) as progress:
+    with TrainProgress() as progress:
         return fit(
             recipe, folder, resume=resume, device=device, processes=processes, progress=progress
         )

@@ -1,0 +1,105 @@
+"""What the terminal shows while long work runs: bars on a terminal, else lines, on stderr."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from robustkit.records import EpochLine, Rate
+
+
+def percent(rate: Rate) -> str:
+    """Write a rate with its interval: "61.4 % [55.9, 66.7] of 360"."""
+    low, high = 100 * rate.low, 100 * rate.high
+    return f"{100 * rate.value:.1f} % [{low:.1f}, {high:.1f}] of {rate.n}"
+
+
+class Bars:
+    """A context that draws bars with time left where stderr is a terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def note(self, line: str) -> None:
+        """Show a line above the bars."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class TrainProgress(Bars):
+    """Epochs with their accuracies, and the steps of the one that runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._task: TaskID | None = None
+
+    def step(self, done: int, total: int) -> None:
+        """Hear that `done` of all `total` steps are taken."""
+        if self._task is None:
+            self._task = self.bars.add_task("train", total=total, status="")
+        self.bars.update(self._task, completed=done, total=total)
+
+    def epoch(self, line: EpochLine) -> None:
+        """Hear how an epoch ended."""
+        parts = [f"epoch {line.epoch:>3}", f"loss {line.loss:.4f}"]
+        for name, value in (
+            ("train", line.train_accuracy),
+            ("held-out", line.heldout_accuracy),
+            ("adversarial", line.heldout_adversarial),
+        ):
+            if value is not None:
+                parts.append(f"{name} {100 * value:.1f} %")
+        self.note("  ".join([*parts, f"{line.seconds:.1f} s"]))
+
+
+class EvalProgress(Bars):
+    """Each attack's progress, with the bound on robust accuracy that holds so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks: dict[str, TaskID] = {}
+        self._part = ""
+
+    def update(self, attack: str, part: str, done: int, total: int, bound: float) -> None:
+        """Hear that `done` of `total` units of an attack are done, and at most `bound` robust."""
+        status = f"{part}: robust <= {100 * bound:.1f} %"
+        if attack not in self._tasks:
+            self._tasks[attack] = self.bars.add_task(attack, total=total, status=status)
+        self.bars.update(self._tasks[attack], completed=done, total=total, status=status)
+        if not self.console.is_terminal and part != self._part:
+            self._part = part
+            self.note(f"{attack}: {status}")
