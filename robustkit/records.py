@@ -192,8 +192,17 @@ class EvalRecord(Record):
     @property
     def stem(self) -> str:
         """The file's name without its ending."""
-        eps = format_eps(self.threat.eps).replace("/", "_")
-        return f"{self.attack['name']}-{self.threat.norm}-{eps}-{self.hash}"
+        return stem(self.attack["name"], self.threat.norm, self.threat.eps, self.hash)
+
+    @property
+    def valid(self) -> bool:
+        """Whether every proposal kept to the threat, so that the number means something."""
+        return not any(part.rejected for part in self.parts)
+
+
+def stem(attack: str, norm: str, eps: float, hashed: str) -> str:
+    """Name an evaluation's files."""
+    return f"{attack}-{norm}-{format_eps(eps).replace('/', '_')}-{hashed}"
 
 
 @dataclass(frozen=True)
@@ -207,7 +216,8 @@ class EvalPoints:
     robust: NDArray[np.bool_]
     """Clean-correct and unbroken by every part."""
     broken_by: NDArray[np.int64]
-    """Index into the record's parts; -1 where none broke it, -2 where it was wrong when clean."""
+    """Index into the record's parts; -1 where none broke it, -2 where it was wrong when clean, -3
+    where a broken attack's proposal was rejected, so that there is no verdict."""
     sizes: NDArray[np.float64]
     """Size of the perturbation that broke it, in the threat's norm; NaN where none did."""
     forwards: NDArray[np.float64]

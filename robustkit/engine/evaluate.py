@@ -1,0 +1,112 @@
+"""Attack a model and say what it withstands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from robustkit.engine import checks
+from robustkit.engine.blocks import order
+from robustkit.engine.device import pick_device
+from robustkit.engine.evaluation import EvalProgress, Evaluation, Unwatched
+from robustkit.engine.subject import Points, lent, look
+from robustkit.errors import BadValueError, BrokenPluginError
+from robustkit.interfaces import Attack, Images
+from robustkit.records import EvalRecord, RunFolder
+from robustkit.threat import ThreatModel
+
+
+def evaluate(
+    model: nn.Module,
+    images: Images,
+    attacks: Sequence[Attack],
+    threats: Sequence[ThreatModel],
+    *,
+    folder: RunFolder,
+    model_name: str,
+    model_hash: str,
+    data: dict[str, Any],
+    classes: Sequence[str] | None = None,
+    part: str = "test",
+    seed: int = 0,
+    limit: int | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    resume: bool = False,
+    fresh: bool = False,
+    progress: EvalProgress | None = None,
+) -> list[EvalRecord]:
+    """Evaluate each attack under each threat on the same points; a record each, also as files.
+
+    `data` is the data set's dump and `classes` the names that the model knows (else the data
+    set's). Points come in seeded order; `limit` takes the first ones. A finished evaluation of the
+    same hash is read, unless `fresh`; an unfinished one is gone on with on `resume`, else begun
+    anew. The model comes back as it was.
+
+    Raises BadValueError where model, images, attacks and threats do not fit together, and, after
+    the other attacks have run, BrokenPluginError for an attack that failed.
+    """
+    progress = progress or Unwatched()
+    require_fit(attacks, threats, len(images.classes))
+    if batch_size < 1:
+        raise BadValueError(f"batch size {batch_size} is too small; it must be at least 1")
+    ids = order(images.labels, seed, limit)
+    origin = {
+        "model": model_name,
+        "model_hash": model_hash,
+        "seed": seed,
+        "data": data,
+        "part": part,
+        "limit": limit if len(ids) == limit else None,
+        "classes": tuple(images.classes),
+    }
+    boxed = any(math.isfinite(threat.low) for threat in threats)
+    points = Points(images, ids, pick_device(device), boxed)
+    records: list[EvalRecord] = []
+    failures: list[BrokenPluginError] = []
+    with lent(model, points.device):
+        subject = look(model, points, classes or images.classes, seed)
+        for threat in threats:
+            for attack in attacks:
+                work = Evaluation(subject, attack, threat, folder, origin, progress)
+                try:
+                    records.append(work.run(batch_size, resume=resume, fresh=fresh))
+                except BrokenPluginError as error:
+                    progress.note(str(error))
+                    failures.append(error)
+    records = with_comparisons(records, folder)
+    if failures:
+        raise failures[0]
+    return records
+
+
+def require_fit(attacks: Sequence[Attack], threats: Sequence[ThreatModel], classes: int) -> None:
+    """Raise BadValueError where an attack cannot work under a threat."""
+    pairs = [(attack, threat) for attack in attacks for threat in threats]
+    for part, threat in [(p, t) for a, t in pairs for p in a.parts(classes, t)]:
+        if threat.norm not in part.norms:
+            raise BadValueError(
+                f"attack '{part.name}' does not work in norm '{threat.norm}'; "
+                f"it works in {', '.join(part.norms)}"
+            )
+        if math.isinf(threat.eps) and threat.norm != "none" and not part.minimal:
+            raise BadValueError(
+                f"attack '{part.name}' needs a finite eps; 'inf' is for attacks that look for the "
+                "smallest perturbation, such as 'fab-t'"
+            )
+
+
+def with_comparisons(records: Sequence[EvalRecord], folder: RunFolder) -> list[EvalRecord]:
+    """Add to records, and to their files, the warnings that only comparing them gives."""
+    lines = checks.across(records)
+    result = []
+    for record in records:
+        new = [line for line in lines[record.hash] if line not in record.warnings]
+        if new:
+            record = record.model_copy(update={"warnings": (*record.warnings, *new)})
+            record.write(folder.evaluations / f"{record.stem}.json")
+        result.append(record)
+    return result

@@ -1,0 +1,196 @@
+"""One attack under one threat on one subject: from blocks of points to the files of a result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from robustkit.analysis.statistics import rate
+from robustkit.engine import checks
+from robustkit.engine.attacking import Attacker
+from robustkit.engine.blocks import Partial, blocks
+from robustkit.engine.identity import hash_evaluation
+from robustkit.engine.provenance import now, provenance
+from robustkit.engine.subject import Subject
+from robustkit.engine.tally import Tally
+from robustkit.errors import BadValueError
+from robustkit.interfaces import Attack
+from robustkit.records import EvalPoints, EvalRecord, Gallery, RunFolder, Threat, stem
+from robustkit.threat import ThreatModel
+
+
+class EvalProgress(Protocol):
+    """Who watches an evaluation."""
+
+    def update(self, attack: str, part: str, done: int, total: int, bound: float) -> None:
+        """Hear that `done` of `total` units of an attack are done, and at most `bound` robust."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Hear something worth a line."""
+        ...
+
+
+class Unwatched:
+    """The progress of an evaluation that nobody watches."""
+
+    def update(self, attack: str, part: str, done: int, total: int, bound: float) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass
+
+
+@dataclass
+class Evaluation:
+    """One attack under one threat on one subject."""
+
+    subject: Subject
+    attack: Attack
+    threat: ThreatModel
+    folder: RunFolder
+    origin: dict[str, Any]
+    """What the record says of model, data and points."""
+    progress: EvalProgress
+
+    def __post_init__(self) -> None:
+        self.classes = len(self.origin["classes"])
+        points = self.subject.points
+        which = {"n": len(points), "pixels": points.hash()}
+        which |= {key: self.origin[key] for key in ("data", "part")}
+        self.hash = hash_evaluation(
+            self.attack, self.threat, self.origin["seed"], which, self.origin["model_hash"]
+        )
+        name = stem(self.attack.name, self.threat.norm, self.threat.eps, self.hash)
+        self.path = self.folder.evaluations / name
+
+    def run(self, batch_size: int, *, resume: bool, fresh: bool) -> EvalRecord:
+        """Give the record: as it was written before, or of an attack now."""
+        if not fresh and (record := finished(self.path)):
+            made = f"robustkit {record.provenance.versions.get('robustkit', '?')}"
+            self.progress.note(
+                f"{self.path.name} is finished already ({record.provenance.started}, {made})"
+            )
+            return record
+        started = now()
+        partial = Partial(self.path.with_name(self.path.name + ".partial"), resume)
+        if partial.done:
+            self.progress.note(f"{self.path.name}: {len(partial.done)} steps are done already")
+        tally = self._attack(partial, batch_size)
+        record = self._record(tally, started)
+        self._write(record, tally)
+        partial.drop()
+        return record
+
+    def _attack(self, partial: Partial, batch_size: int) -> Tally:
+        """Run every part on every block, or take up what was done."""
+        subject, points = self.subject, self.subject.points
+        parts = self.attack.parts(self.classes, self.threat)
+        smallest = math.isinf(self.threat.eps)
+        tally = Tally(points.ids, points.labels, subject.clean, parts, smallest)
+        attacker = Attacker(
+            subject.model,
+            subject.judge,
+            self.threat,
+            self.origin["seed"],
+            batch_size,
+            self.progress.note,
+        )
+        for number, where in enumerate(blocks(len(points))):
+            block = None
+            for place, part in enumerate(parts):
+                tick = self._ticker(tally, where, place, part)
+                rows = tally.open(where)
+                step = partial.get(number, place)
+                if step is None or not np.array_equal(step.rows, rows):
+                    if not len(rows):
+                        continue
+                    block = block or points.block(where)
+                    on_device = torch.from_numpy(rows).to(points.device)
+                    step = attacker.step(part, block, on_device, tick)
+                    partial.keep(number, place, step)
+                tally.add(where, place, step)
+                tick(len(rows), 0)
+        return tally
+
+    def _ticker(
+        self, tally: Tally, where: slice, place: int, part: Attack
+    ) -> Callable[[int, int], None]:
+        """Give what tells the progress of one step: rows that are done, and broken of them."""
+        n, parts = len(self.subject.points), len(tally.attacks)
+        size, rows = where.stop - where.start, len(tally.open(where))
+        before = where.start * parts + place * size
+
+        def tick(done: int, broken: int) -> None:
+            units = before + (size * done // rows if rows else size)
+            # What a search for the smallest perturbation breaks may be broken already.
+            bound = float(tally.robust.sum() - (0 if tally.smallest else broken)) / n
+            self.progress.update(self.attack.name, part.name, units, n * parts, bound)
+
+        return tick
+
+    def _record(self, tally: Tally, started: str) -> EvalRecord:
+        subject, parts = self.subject, tally.parts()
+        n = len(subject.points)
+        clean = rate(int(tally.correct.sum()), n)
+        confusion = tally.confusion(tally.clean, self.classes)
+        remarks = list(self.attack.remarks(self.classes, self.threat))
+        if self.threat.norm == "none":
+            remarks.append("perturbations are not bounded by a norm: no ball was checked")
+        warnings = [*subject.warnings, *checks.near_chance(clean, confusion)]
+        for place, part in enumerate(parts):
+            warnings += checks.rejections(part, tally.largest(place), str(self.threat))
+        warnings += checks.black_box_wins(parts, n)
+        seconds = subject.seconds + sum(part.seconds for part in parts)
+        return EvalRecord(
+            hash=self.hash,
+            **self.origin,
+            attack=self.attack.dump(),
+            threat=Threat.of(self.threat),
+            clean=clean,
+            robust=rate(int(tally.robust.sum()), n),
+            parts=parts,
+            confusion_clean=confusion,
+            confusion_adversarial=tally.confusion(tally.adversarial, self.classes),
+            judged_by=subject.judge.rounds,
+            remarks=tuple(remarks),
+            warnings=tuple(warnings),
+            provenance=provenance(subject.points.device, started, seconds),
+        )
+
+    def _write(self, record: EvalRecord, tally: Tally) -> None:
+        """Write the files; the record comes last, for where it is, all is."""
+        points = tally.points()
+        places, x_adv = tally.shown()
+        if len(places):
+            ids = self.subject.points.ids[places]
+            pixels = self.subject.points.images.take(ids)
+            gallery = Gallery(
+                ids=ids.numpy(),
+                x=checks.unit_range(pixels, boxed=False).cpu().numpy(),
+                x_adv=x_adv,
+                labels=points.labels[places],
+                clean_predictions=points.clean_predictions[places],
+                adversarial_predictions=points.adversarial_predictions[places],
+            )
+            gallery.write(self.folder.gallery(record.stem))
+        points.write(self.path.with_name(record.stem + ".npz"))
+        record.write(self.path.with_name(record.stem + ".json"))
+
+
+def finished(path: Path) -> EvalRecord | None:
+    """Read the evaluation whose files begin with `path`, if it ended and is undamaged."""
+    record, points = (path.with_name(path.name + ending) for ending in (".json", ".npz"))
+    if not (record.exists() and points.exists()):
+        return None
+    try:
+        EvalPoints.read(points)
+        return EvalRecord.read(record)
+    except (BadValueError, TypeError):
+        return None

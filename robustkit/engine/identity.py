@@ -1,0 +1,57 @@
+"""What an evaluation is of: equal model, attack, threat, seed and points give equal hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from robustkit.interfaces import Attack
+from robustkit.records import Threat, digest
+from robustkit.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+
+def hash_module(module: nn.Module) -> str:
+    """Give 16 hexadecimal digits of a module's kinds of layers, weights and buffers."""
+    seen = hashlib.sha256()
+    for name, part in module.named_modules():
+        seen.update(f"{name}:{type(part).__qualname__}({part.extra_repr()});".encode())
+    for group in (module.named_parameters(), module.named_buffers()):
+        for name, tensor in group:
+            _feed(seen, name, tensor)
+    return seen.hexdigest()[:16]
+
+
+def hash_tensors(*tensors: Tensor) -> str:
+    """Give 16 hexadecimal digits of tensors' types, shapes and values."""
+    seen = hashlib.sha256()
+    for tensor in tensors:
+        _feed(seen, "", tensor)
+    return seen.hexdigest()[:16]
+
+
+def hash_evaluation(
+    attack: Attack, threat: ThreatModel, seed: int, points: dict[str, Any], model_hash: str
+) -> str:
+    """Give the 8 hexadecimal digits that name an evaluation's files."""
+    return digest(
+        {
+            "attack": attack.dump(),
+            "threat": Threat.of(threat).model_dump(mode="json"),
+            "seed": seed,
+            "points": points,
+            "model": model_hash,
+        }
+    )
+
+
+def _feed(seen: Hash, name: str, tensor: Tensor) -> None:
+    seen.update(f"{name}:{tensor.dtype}{tuple(tensor.shape)};".encode())
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.numel():
+        seen.update(flat.view(torch.uint8).numpy().tobytes())

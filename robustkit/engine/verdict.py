@@ -1,0 +1,137 @@
+"""Verdicts, decided afresh: an attack proposes points, and nothing that it says of them counts."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustkit.errors import BadValueError
+from robustkit.threat import ThreatModel, per_point
+
+CHUNK = 64
+"""Images of each call that decides verdicts, the last one padded: kernels and so last bits depend
+on a call's size, and verdicts must not."""
+
+ROUNDS = 10
+"""Seeded passes over which a randomised model is judged."""
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Compute in float32 proper, and the same way twice: no TF32, no autocast, no kernel search."""
+    backends: Any = torch.backends
+    kernels = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    kernels += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    before = [kernel.fp32_precision for kernel in kernels]
+    search = (backends.cudnn.benchmark, backends.cudnn.deterministic)
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        try:
+            for kernel in kernels:
+                kernel.fp32_precision = "ieee"
+            backends.cudnn.benchmark, backends.cudnn.deterministic = False, True
+            yield
+        finally:
+            for kernel, precision in zip(kernels, before, strict=True):
+                kernel.fp32_precision = precision
+            backends.cudnn.benchmark, backends.cudnn.deterministic = search
+
+
+@contextmanager
+def seeded(device: torch.device, *key: object) -> Iterator[None]:
+    """Make torch's own random numbers a function of `key`; afterwards they go on as they were."""
+    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest(), "little")
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What became of proposals for N points; `x_adv` is the original where one was rejected."""
+
+    x_adv: Tensor
+    predictions: Tensor
+    broken: Tensor
+    rejected: Tensor
+    sizes: Tensor
+    """(N,) of float64: NaN unless broken."""
+    largest: float
+    """The largest size that was rejected; NaN where a rejected proposal was not of numbers."""
+
+
+class Judge:
+    """Asks the model once more, and believes only that.
+
+    A prediction is the class that most of `rounds` passes vote for, each under its own seed; a tie
+    that the label is in counts as wrong, and so does a pass that gives NaN. One round is the plain
+    argmax. For a randomised model this is the classifier that Cohen, Rosenfeld and Kolter 2019
+    (section 2) define, estimated from a few passes, on clean and adversarial images alike.
+    """
+
+    def __init__(self, model: nn.Module, seed: int, rounds: int = 1) -> None:
+        self.model, self.seed, self.rounds = model, seed, rounds
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, y: Tensor) -> Tensor:
+        """Give the predictions (N,) for images (N, C, H, W) with labels y (N,)."""
+        votes: list[Tensor] = []
+        for start in range(0, len(x), CHUNK):
+            images = x[start : start + CHUNK]
+            short = CHUNK - len(images)
+            padded = torch.cat((images, images[-1:].expand(short, *images.shape[1:])))
+            counts = [self._vote(padded, start, turn) for turn in range(self.rounds)]
+            votes.append(torch.stack(counts).sum(0)[: len(images)])
+        if not votes:
+            return y.clone()
+        total = torch.cat(votes)
+        total.scatter_add_(1, y.unsqueeze(1), total.new_full((len(y), 1), -0.5))
+        return total.argmax(1)
+
+    def _vote(self, x: Tensor, start: int, turn: int) -> Tensor:
+        with seeded(x.device, "verdict", self.seed, start, turn):
+            logits: Tensor = self.model(x)
+        vote = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
+        return vote.where(~logits.isnan().any(1, keepdim=True), vote.new_zeros(()))
+
+    def decide(self, proposal: Tensor, x: Tensor, y: Tensor, threat: ThreatModel) -> Verdicts:
+        """Judge proposals for clean-correct points x (N, C, H, W), y (N,).
+
+        What is no number, or lies outside ball or box by more than rounding, is rejected; rounding
+        is projected away before the model is asked. The box is no breach: it is clamped to.
+        """
+        numbers = proposal.isfinite().flatten(1).all(1)
+        x_adv = threat.clamp(proposal.where(per_point(numbers, x), x))
+        size = threat.size(x_adv.double() - x.double())
+        bounded = threat.norm != "none" and not math.isinf(threat.eps)
+        beyond = (size > threat.eps + threat.tolerance) & bounded
+        rejected = beyond | ~numbers
+        x_adv = x_adv.where(per_point(~rejected, x), x)
+        if bounded:
+            outside = per_point((size > threat.eps) & ~rejected, x)
+            x_adv = threat.project(x_adv, x).where(outside, x_adv)
+        predictions = self.predict(x_adv, y)
+        broken = (predictions != y) & ~rejected
+        sizes = threat.size(x_adv.double() - x.double())
+        largest = max(size[beyond].tolist(), default=math.nan)
+        return Verdicts(
+            x_adv, predictions, broken, rejected, sizes.where(broken, math.nan), largest
+        )
+
+
+def require_float32(model: nn.Module) -> None:
+    """Raise BadValueError where a weight is in another precision than verdicts are decided in."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype != torch.float32:
+            kind = str(weight.dtype).removeprefix("torch.")
+            raise BadValueError(
+                f"weight '{name}' is {kind}; verdicts are decided in float32: call model.float()"
+            )
