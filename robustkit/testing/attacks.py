@@ -1,17 +1,18 @@
-"""What attacks promise; asked on a linear model with known adversaries, and a small network."""
+"""How attacks behave; asked on a linear model and a small network."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from robustkit.engine.victim import frozen
 from robustkit.interfaces import Attack
+from robustkit.testing import adversaries
+from robustkit.testing.adversaries import broken
 from robustkit.testing.bench import (
     RADIUS,
-    RUNNER_UP,
     SIZES,
     conv_model,
     conv_points,
@@ -22,30 +23,14 @@ from robustkit.testing.bench import (
     nearest_classes,
     no_global_random_numbers,
     propose,
+    search,
 )
-from robustkit.testing.core import REFUSED, Check, NotApplicableError, Subject, attempt, require
+from robustkit.testing.core import REFUSED, Check, Subject, attempt, require
 from robustkit.threat import NORMS, ThreatModel
-
-LONG = 10_000
-"""Calls given to a search whose points can all be broken, so that it ends by itself."""
-OPEN = {"low": -math.inf, "high": math.inf}
 
 
 def _threats(attack: Attack) -> Iterator[ThreatModel]:
     return (ThreatModel(norm, SIZES[norm]) for norm in attack.norms)  # type: ignore[arg-type]
-
-
-def _radii(attack: Attack) -> list[tuple[str, float]]:
-    """Give (norm, radius of the nearest adversary) of the norms that have sizes."""
-    known = [(norm, RADIUS[norm]) for norm in attack.norms if norm in RADIUS]
-    if not known:
-        raise NotApplicableError("its perturbations have no size")
-    return known
-
-
-def _broken(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(x_adv).argmax(1) != y
 
 
 def norms_known(subject: Subject) -> None:
@@ -140,8 +125,9 @@ def model_left_alone(subject: Subject) -> None:
     x, y = conv_points()
     model = conv_model()
     for threat in _threats(attack):
-        with left_alone(model):
-            propose(attack, model, x, y, threat)
+        # `frozen` would put some of it back before it is looked at.
+        with frozen(model), left_alone(model):
+            search(attack, model, x, y, threat)
 
 
 def no_global_random_state(subject: Subject) -> None:
@@ -179,7 +165,7 @@ def independent_of_batch(subject: Subject) -> None:
             x_adv, _ = propose(attack, model, x[rows], y[rows], threat, ids=ids[rows])
             # The verdict decides: float ties may send two equally good searches apart.
             far = float((x_adv - together[rows]).abs().max()) > 1e-3 * threat.eps
-            verdicts = _broken(model, x_adv, y[rows]), _broken(model, together[rows], y[rows])
+            verdicts = broken(model, x_adv, y[rows]), broken(model, together[rows], y[rows])
             margins = model(x_adv).detach(), model(together[rows]).detach()
             apart = far and not torch.allclose(*margins, rtol=1e-2, atol=1e-3)
             require(
@@ -210,81 +196,20 @@ def passes_counted(subject: Subject) -> None:
         )
 
 
-def targets_respected(subject: Subject) -> None:
-    """With `target`, that class is what is found; an attack without targets refuses in one line."""
-    attack: Attack = subject.make()
-    x, y = linear_points()
-    model, target = linear_model(), nearest_classes(x, y)[:, 1]
-    for norm, radius in _radii(attack):
-        threat = ThreatModel(norm, 3 * radius * RUNNER_UP)  # type: ignore[arg-type]
-        options = {"target": target, "patience": LONG}
-        found = attempt("a target", propose, attack, model, x, y, threat, **options)
-        if found is REFUSED:
-            raise NotApplicableError("it takes no target")
-        predicted = model(found[0]).argmax(1)
-        wrong = (predicted != y) & (predicted != target)
-        if attack.weak:
-            require(not wrong.any(), f"{threat}: another class than the target is found")
-        else:
-            hit = int((predicted == target).sum())
-            require(hit == len(x), f"{threat}: the target is found for {hit} of {len(x)} points")
-
-
-def known_adversaries_found(subject: Subject) -> None:
-    """Three times the known radius breaks every point of a linear model; `weak` attacks may not."""
-    attack: Attack = subject.make()
-    if attack.weak:
-        raise NotApplicableError("it is declared weak")
-    x, y = linear_points()
-    model = linear_model()
-    for norm, radius in _radii(attack):
-        for box in (OPEN, {}):
-            threat = ThreatModel(norm, 3 * radius, **box)  # type: ignore[arg-type]
-            x_adv, _ = propose(attack, model, x, y, threat, patience=LONG)
-            found = int(_broken(model, x_adv, y).sum())
-            require(found == len(x), f"{threat}: {found} of {len(x)} points are broken; all can be")
-
-
-def known_radius_kept(subject: Subject) -> None:
-    """Below the known radius of a linear model no point is broken."""
-    attack: Attack = subject.make()
-    x, y = linear_points()
-    for norm, radius in _radii(attack):
-        threat = ThreatModel(norm, 0.99 * radius)  # type: ignore[arg-type]
-        x_adv, _ = propose(attack, linear_model(), x, y, threat)
-        found = int(_broken(linear_model(), x_adv, y).sum())
-        require(not found, f"{threat}: {found} points are broken; within this size none can be")
-
-
-def smallest_found(subject: Subject) -> None:
-    """A `minimal` attack takes eps = inf and finds sizes within a quarter of the known radius."""
-    attack: Attack = subject.make()
-    if not attack.minimal:
-        raise NotApplicableError("it does not look for the smallest perturbation")
-    x, y = linear_points()
-    for norm, radius in _radii(attack):
-        threat = ThreatModel(norm, math.inf)  # type: ignore[arg-type]
-        x_adv, _ = propose(attack, linear_model(), x, y, threat, patience=LONG)
-        require(_broken(linear_model(), x_adv, y).all(), f"{norm}: some points are not broken")
-        worst = float(threat.size(x_adv - x).max()) / radius
-        require(worst <= 1.25, f"{norm}: a perturbation is {worst:.3g} times the smallest")
-
-
-CHECKS = Check.all(
-    norms_known,
-    other_norms_refused,
-    proposals_like_images,
-    inside_ball,
-    inside_box,
-    zero_eps,
-    inputs_left_alone,
-    model_left_alone,
-    no_global_random_state,
-    deterministic,
-    independent_of_batch,
-    passes_counted,
-    targets_respected,
-    known_adversaries_found,
-    known_radius_kept,
-    smallest_found,
+CHECKS = (
+    *Check.all(
+        norms_known,
+        other_norms_refused,
+        proposals_like_images,
+        inside_ball,
+        inside_box,
+        zero_eps,
+        inputs_left_alone,
+        model_left_alone,
+        no_global_random_state,
+        deterministic,
+        independent_of_batch,
+        passes_counted,
+    ),
+    *adversaries.CHECKS,
 )

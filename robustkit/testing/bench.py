@@ -114,7 +114,7 @@ class ImpatientVictim(CountingVictim):
         return torch.ones_like(over) if self.calls >= self.patience else over
 
 
-def propose(
+def search(
     attack: Attack,
     model: nn.Module,
     x: Tensor,
@@ -125,12 +125,18 @@ def propose(
     target: Tensor | None = None,
     patience: int = PATIENCE,
 ) -> tuple[Tensor, ImpatientVictim]:
-    """Run an attack as the engine does; give its proposals and the victim that counted."""
+    """Run an attack; give its proposals and the victim that counted."""
     victim = ImpatientVictim(model, len(x), patience)
     rng = PointRng(0, attack.name, ids_of(len(x)) if ids is None else ids)
+    return attack.perturb(victim, x, y, threat, rng, target), victim
+
+
+def propose(
+    attack: Attack, model: nn.Module, *args: Any, **options: Any
+) -> tuple[Tensor, ImpatientVictim]:
+    """Run `search` as the engine does, on a frozen model."""
     with frozen(model):
-        x_adv = attack.perturb(victim, x, y, threat, rng, target)
-    return x_adv, victim
+        return search(attack, model, *args, **options)
 
 
 class BenchKit:

@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
 import tomli_w
@@ -34,6 +34,11 @@ from robustkit.testing.core import (
 )
 
 ODD_VALUES: tuple[Any, ...] = ("?", -1, 0, 1e9, [], {"such": 1}, True)
+WAYS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "dump()": lambda table: table,
+    "JSON": lambda table: json.loads(json.dumps(table)),
+    "TOML": lambda table: tomllib.loads(tomli_w.dumps(table)),
+}
 METRICS = {
     "train_loss": 0.5,
     "train_accuracy": 0.9,
@@ -86,13 +91,8 @@ def rebuilt_from_dump(subject: Subject) -> None:
     for component in [subject.make(), *_variants(subject)]:
         table = component.dump()
         require(table.get("name") == subject.name, f"dump() names '{table.get('name')}'")
-        ways = {
-            "dump()": table,
-            "JSON": json.loads(json.dumps(table)),
-            "TOML": tomllib.loads(tomli_w.dumps(table)),
-        }
-        for way, read in ways.items():
-            again = subject.build(read)
+        for way, pass_on in WAYS.items():
+            again = subject.build(pass_on(table))
             require(same_options(again, component), f"it is another one when built from {way}")
 
 
