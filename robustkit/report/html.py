@@ -1,0 +1,201 @@
+"""Runs as one HTML file that needs no network: figures and images inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustkit import __version__
+from robustkit.report import images, plots, summary, words
+from robustkit.report.collect import Evaluation, Run
+from robustkit.report.comparison import compare
+from robustkit.report.measures import Curve, class_rates, curves, worst_confusions
+
+FEW_CLASSES = 20
+"""Up to here a confusion matrix shows its counts, and a chart every class."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart and what it shows in words."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: its cells with their shade in percent, or a heat map where it is large."""
+
+    title: str
+    rows: tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
+    image: str
+    points: int
+
+
+def render(runs: Sequence[Run]) -> str:
+    """Write a report of one run, or of several side by side, as one HTML file of its own."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "interval": words.interval,
+        "duration": words.duration,
+        "plain": words.plain,
+    }
+    together = [(run, curve) for run in runs for curve in curves(run.evaluations)]
+    galleries = sum(e.gallery is not None for run in runs for e in run.evaluations)
+    return environment.get_template("template.html").render(
+        title=runs[0].title if len(runs) == 1 else f"{len(runs)} runs compared",
+        version=__version__,
+        comparison=compare(runs) if len(runs) > 1 else None,
+        overlay=list(_by_eps(together)) if len(runs) > 1 else [],
+        runs=[_run(run, galleries) for run in runs],
+    )
+
+
+def _run(run: Run, galleries: int) -> dict[str, Any]:
+    best = summary.headline(run)
+    return {
+        "run": run,
+        "verdict": summary.verdict(run),
+        "notices": summary.notices(run),
+        "facts": summary.facts(run),
+        "rows": summary.rows(run),
+        "by_eps": list(_by_eps([(None, curve) for curve in curves(run.evaluations)])),
+        "training": list(_training(run)),
+        "epochs": run.epochs,
+        "evaluations": [_evaluation(e, e is best, galleries) for e in run.evaluations],
+    }
+
+
+def _evaluation(evaluation: Evaluation, is_best: bool, galleries: int) -> dict[str, Any]:
+    record, gallery = evaluation.record, evaluation.gallery
+    return {
+        "record": record,
+        "label": words.label(record),
+        "open": is_best,
+        "result": f"median smallest size {summary.median_size(evaluation)}"
+        if math.isinf(record.threat.eps)
+        else f"robust {words.with_interval(record.robust)}",
+        "warnings": summary.warnings(record),
+        "remarks": summary.remarks(record),
+        "parts": summary.parts(evaluation),
+        "examples": images.examples(evaluation, gallery, galleries) if gallery else None,
+        "matrices": list(_matrices(evaluation)),
+        "confusions": worst_confusions(evaluation) if len(record.classes) > FEW_CLASSES else [],
+        "figures": list(_figures(evaluation)),
+        "origins": summary.evaluation_origins(record),
+    }
+
+
+def _by_eps(found: Sequence[tuple[Run | None, Curve]]) -> Iterator[Figure]:
+    """Draw one chart a norm, of one run's curves or of all runs' together."""
+    for norm in dict.fromkeys(curve.norm for _, curve in found):
+        named = [
+            (f"{run.name}, {curve.attack}" if run else curve.attack, curve)
+            for run, curve in found
+            if curve.norm == norm
+        ]
+        sizes = sorted({rate.n for _, curve in named for rate in curve.rates})
+        minimal = any(curve.minimal for _, curve in named)
+        yield Figure(
+            plots.robustness_by_eps(named),
+            f"Robust accuracy by the size of the {norm} perturbation, from the clean accuracy at"
+            f" eps 0, on {_range(sizes)} points; the bands are 95 % intervals."
+            + (" Steps follow from each point's smallest perturbation." if minimal else ""),
+        )
+
+
+def _range(sizes: Sequence[int]) -> str:
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+
+
+def _training(run: Run) -> Iterator[Figure]:
+    record, epochs = run.record, run.epochs
+    if not epochs:
+        return
+    best = record.best_epoch if record else None
+    n_train = f"{record.n_train:,} training" if record else "the training"
+    n_heldout = f"{record.n_heldout:,} held-out" if record else "the held-out"
+    kept = f" The dotted line marks epoch {best}, whose weights were kept." if best else ""
+    yield Figure(
+        plots.accuracy_by_epoch(epochs, best),
+        f"Accuracy by epoch on {n_train} and {n_heldout} points. Training accuracy is of the points"
+        f" as trained on, adversarial where training is, while the weights move.{kept}",
+    )
+    yield Figure(
+        plots.gap_by_epoch(epochs, best),
+        "Generalisation gap by epoch: training accuracy less held-out accuracy. Where training is"
+        " adversarial, compare it with the held-out adversarial accuracy.",
+    )
+    yield Figure(plots.loss_by_epoch(epochs, best), "Mean loss by epoch.")
+    yield Figure(plots.rate_by_epoch(epochs, best), "Learning rate by epoch.")
+
+
+def _figures(evaluation: Evaluation) -> Iterator[Figure]:
+    record, by_class = evaluation.record, class_rates(evaluation)
+    shown = by_class[:FEW_CLASSES]
+    n = record.robust.n
+    if len(shown) > 1 and math.isfinite(record.threat.eps):
+        chosen = f"the {len(shown)} least robust of {len(by_class)} classes"
+        yield Figure(
+            plots.by_class(shown),
+            f"Clean and robust accuracy of {chosen if len(by_class) > len(shown) else 'each class'},"
+            f" the least robust on top; {n} points in all, lines are 95 % intervals.",
+        )
+    if len(record.parts) > 1:
+        yield Figure(
+            plots.breakers(evaluation),
+            f"What became of the {n} points: each part attacks only what the earlier ones left.",
+        )
+    if _sizes_vary(evaluation):
+        yield Figure(
+            plots.sizes(evaluation),
+            f"Sizes of the perturbations that broke {sum(p.broken for p in record.parts)} points.",
+        )
+
+
+def _sizes_vary(evaluation: Evaluation) -> bool:
+    """Say whether sizes differ enough that their histogram says something."""
+    import numpy as np
+
+    sizes = evaluation.points.sizes[np.isfinite(evaluation.points.sizes)]
+    if sizes.size < 10:
+        return False
+    low, high = np.quantile(sizes, [0.05, 0.95])
+    return bool(high - low > 0.1 * high)
+
+
+def _matrices(evaluation: Evaluation) -> Iterator[Matrix]:
+    import numpy as np
+
+    record = evaluation.record
+    names = [words.plain(name) for name in record.classes]
+    for title, counts in (
+        ("Clean", record.confusion_clean),
+        ("Adversarial", record.confusion_adversarial),
+    ):
+        matrix = np.asarray(counts, dtype=np.int64)
+        few = len(names) <= FEW_CLASSES
+        yield Matrix(
+            title,
+            tuple(
+                (name, tuple((count, 100 * count / max(sum(row), 1)) for count in row))
+                for name, row in zip(names, counts, strict=True)
+            )
+            if few
+            else (),
+            "" if few else images.heat_map(matrix),
+            int(matrix.sum()),
+        )

@@ -1,0 +1,124 @@
+"""Adversarial examples and heat maps as inline PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from robustkit.records import Gallery
+from robustkit.report.collect import Evaluation
+from robustkit.report.words import plain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SHOWN = 12
+"""Examples of one evaluation, at most."""
+SIDE = 112
+"""Pixels of an image's side, at most: larger ones are averaged down."""
+BUDGET = 1_500_000
+"""Bytes that the examples of a whole report may take."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An original, its adversarial example and their difference, as data URIs."""
+
+    original: str
+    adversarial: str
+    difference: str
+    label: str
+    clean: str
+    predicted: str
+    fooled: bool
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a report shows of a gallery."""
+
+    shown: tuple[Example, ...]
+    of: int
+    factor: int
+    """What differences are multiplied by, around mid-grey."""
+    side: tuple[int, int]
+    """Height and width of an image."""
+    shrunk: bool
+
+
+def examples(evaluation: Evaluation, gallery: Gallery, galleries: int) -> Examples:
+    """Choose and draw a gallery's examples, those that fool the model first.
+
+    `galleries` is how many share the report's budget of bytes.
+    """
+    import numpy as np
+
+    classes = evaluation.record.classes
+    names = [*(plain(name) for name in classes), "unknown"]
+    fooled = gallery.adversarial_predictions != gallery.labels
+    shrink = max(1, -(-max(gallery.x.shape[2:]) // SIDE))
+    size = 4 * (gallery.x[0].size // shrink**2 + 300) if len(gallery.x) else 1
+    most = min(SHOWN, max(2, BUDGET // (galleries * size)))
+    chosen = np.argsort(~fooled, kind="stable")[:most]
+    difference = gallery.x_adv - gallery.x
+    factor = magnification(difference[chosen])
+    shown = tuple(
+        Example(
+            original=picture(gallery.x[i], shrink),
+            adversarial=picture(gallery.x_adv[i], shrink),
+            difference=picture(0.5 + factor * difference[i], shrink),
+            label=names[gallery.labels[i]],
+            clean=names[gallery.clean_predictions[i]],
+            predicted=names[gallery.adversarial_predictions[i]],
+            fooled=bool(fooled[i]),
+        )
+        for i in chosen
+    )
+    height, width = gallery.x.shape[2:]
+    return Examples(shown, len(gallery.x), factor, (height, width), shrink > 1)
+
+
+def magnification(difference: NDArray[np.float32]) -> int:
+    """Give the largest of 1, 2, 5, 10, ... by which no difference leaves mid-grey +- 0.5."""
+    import numpy as np
+
+    largest = float(np.abs(difference).max(initial=0.0))
+    steps = [m * 10**e for e in range(4) for m in (1, 2, 5)]
+    return max((s for s in steps if s * largest <= 0.5 + 1e-6), default=1) if largest else 1
+
+
+def picture(image: NDArray[np.float32], shrink: int = 1) -> str:
+    """Write an image (C, H, W) in [0, 1]; three channels are colours, others are averaged."""
+    if shrink > 1:
+        _, height, width = image.shape
+        rows, columns = height // shrink, width // shrink
+        image = image[:, : rows * shrink, : columns * shrink]
+        image = image.reshape(-1, rows, shrink, columns, shrink).mean((2, 4))
+    return png(image.transpose(1, 2, 0) if len(image) == 3 else image.mean(0))
+
+
+def png(pixels: NDArray[np.floating[Any]]) -> str:
+    """Write pixels (H, W), (H, W, 3) or (H, W, 4) in [0, 1] as a PNG data URI."""
+    import numpy as np
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    grey = pixels.ndim == 2
+    imsave(file, np.clip(np.repeat(pixels[..., None], 3, 2) if grey else pixels, 0, 1), format="png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def heat_map(matrix: NDArray[np.int64]) -> str:
+    """Draw a confusion matrix, a pixel a cell: blue on the diagonal, orange off it, by row share."""
+    import numpy as np
+
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    pixels = np.zeros((*matrix.shape, 4))
+    pixels[..., :3] = (0.84, 0.37, 0.0)
+    pixels[np.eye(len(matrix), dtype=bool), :3] = (0.2, 0.52, 0.78)
+    # The root shows single confusions among many points.
+    pixels[..., 3] = np.sqrt(share)
+    return png(pixels)

@@ -1,0 +1,109 @@
+"""Runs as Markdown tables, for a paper or a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from robustkit.report import summary, words
+from robustkit.report.collect import Evaluation, Run
+from robustkit.report.comparison import compare
+
+
+def render(runs: Sequence[Run]) -> str:
+    """Write a report of one run, or of several side by side, as Markdown."""
+    lines = list(_comparison(runs)) if len(runs) > 1 else []
+    for run in runs:
+        lines += _run(run)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def escape(text: object) -> str:
+    """Make text mean itself in a Markdown table."""
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", words.plain(text))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "|".join(":--" if i < left else "--:" for i in range(len(head))) + "|"
+    for row in rows:
+        yield "| " + " | ".join(escape(cell) for cell in row) + " |"
+    yield ""
+
+
+def _comparison(runs: Sequence[Run]) -> Iterator[str]:
+    found = compare(runs)
+    yield from ("# Runs compared", "")
+    head = ("Run", "Clean [95 %]", *(f"{escape(column.name)} [95 %]" for column in found.columns))
+    rows = []
+    for i, run in enumerate(runs):
+        cells = [found.clean[i], *(column.cell(i) for column in found.columns)]
+        rows.append([run.name, *map(words.with_interval, cells)])
+    yield from _table(head, rows)
+    for note in found.notes:
+        yield from (escape(note), "")
+
+
+def _run(run: Run) -> Iterator[str]:
+    yield from (f"# {escape(run.title)}", "")
+    if run.source:
+        yield from (f"Stands for: {escape(run.source)}", "")
+    yield from (f"**{escape(summary.verdict(run))}**", "")
+    for note in summary.notices(run):
+        yield from (f"> Warning: {escape(note)}", "")
+    rows = summary.rows(run)
+    if rows:
+        yield from ("## Accuracies", "")
+        yield from _accuracies(rows)
+    for evaluation in run.evaluations:
+        if len(evaluation.record.parts) > 1:
+            yield from _parts(evaluation)
+    yield from ("## What was run", "")
+    yield from _table(("What", "Value"), summary.facts(run), left=2)
+    for evaluation in run.evaluations:
+        yield from (f"### {escape(words.label(evaluation.record))}: where it comes from", "")
+        yield from _table(("What", "Value"), summary.evaluation_origins(evaluation.record), left=2)
+
+
+def _accuracies(rows: Sequence[summary.Row]) -> Iterator[str]:
+    head = ("Attack", "Options", "Threat", "Points", "Clean [95 %]", "Robust [95 %]")
+    yield from _table(
+        head,
+        (
+            (
+                row.attack,
+                row.options,
+                row.threat,
+                str(row.n),
+                words.with_interval(row.clean),
+                row.smallest or words.with_interval(row.robust),
+            )
+            for row in rows
+        ),
+        left=3,
+    )
+    for row in rows:
+        for kind, notes in (("Warning", row.warnings), ("Remark", row.remarks)):
+            for note in notes:
+                yield from (f"> {kind}, {escape(row.attack)} {escape(row.threat)}: {escape(note)}", "")
+
+
+def _parts(evaluation: Evaluation) -> Iterator[str]:
+    yield from (f"### {escape(words.label(evaluation.record))}: its parts, in sequence", "")
+    head = ("Part", "Attacked", "Broken", "Robust after", "Forward", "Backward", "Seconds")
+    yield from _table(
+        head,
+        (
+            (
+                part.record.name,
+                str(part.record.attacked),
+                str(part.record.broken),
+                words.with_interval(part.robust_after),
+                part.forwards,
+                part.backwards,
+                f"{part.record.seconds:.1f}",
+            )
+            for part in summary.parts(evaluation)
+        ),
+    )
+    yield from ("Forward and backward: passes of the model for each attacked point.", "")

@@ -1,0 +1,143 @@
+"""What is counted from the points of evaluations: worst cases, curves over eps, rates by class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from robustkit.analysis.statistics import rate, robust_at, worst_case
+from robustkit.records import EvalPoints, EvalRecord, Rate, digest
+from robustkit.report.collect import Evaluation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+GRID = 120
+"""Values of eps at which a curve from smallest perturbations is drawn."""
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """Points that are robust by every one of several evaluations of the same points."""
+
+    evaluations: tuple[Evaluation, ...]
+    robust: Rate
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Robust accuracy of one attack by eps; eps = 0 is the clean accuracy."""
+
+    attack: str
+    norm: str
+    eps: tuple[float, ...]
+    rates: tuple[Rate, ...]
+    minimal: bool = False
+    """Whether it follows from smallest perturbations rather than from one attack an eps."""
+
+
+def aligned(points: EvalPoints) -> EvalPoints:
+    """Give the same points in order of their ids, so that those of two seeds can be compared."""
+    order = points.ids.argsort(kind="stable")
+    return EvalPoints(**{name: values[order] for name, values in vars(points).items()})
+
+
+def same_points(evaluations: Iterable[Evaluation]) -> bool:
+    """Say whether evaluations judged the same points of the same data."""
+    return len({_points_key(e) for e in evaluations}) <= 1
+
+
+def _points_key(evaluation: Evaluation) -> tuple[Any, ...]:
+    record, ids = evaluation.record, aligned(evaluation.points).ids
+    return (digest(record.data), record.part, ids.tobytes())
+
+
+def worst_cases(evaluations: Sequence[Evaluation]) -> list[WorstCase]:
+    """Combine evaluations of the same weights, points and threat, where there are two or more."""
+    groups: dict[tuple[Any, ...], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        record = evaluation.record
+        if math.isfinite(record.threat.eps) and record.valid:
+            key = (record.model_hash, record.threat.model(), *_points_key(evaluation))
+            groups.setdefault(key, []).append(evaluation)
+    return [
+        WorstCase(tuple(group), worst_case([aligned(e.points) for e in group]))
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
+def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
+    """Give a curve for each attack measured at two or more eps, or by smallest perturbations."""
+    groups: dict[tuple[str, ...], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        record = evaluation.record
+        if record.threat.norm != "none" and record.valid:
+            key = (digest(record.attack), record.threat.norm, str(record.limit), record.model_hash)
+            groups.setdefault(key, []).append(evaluation)
+    found = []
+    for group in groups.values():
+        finite = [e.record for e in group if math.isfinite(e.record.threat.eps)]
+        if len({r.threat.eps for r in finite}) > 1:
+            found.append(_curve(sorted(finite, key=lambda r: r.threat.eps)))
+        found += [_minimal_curve(e) for e in group if math.isinf(e.record.threat.eps)]
+    return found
+
+
+def _curve(records: list[EvalRecord]) -> Curve:
+    first = records[0]
+    measured = {0.0: first.clean} | {r.threat.eps: r.robust for r in records}
+    return Curve(first.attack["name"], first.threat.norm, tuple(measured), tuple(measured.values()))
+
+
+def _minimal_curve(evaluation: Evaluation) -> Curve:
+    import numpy as np
+
+    points, record = evaluation.points, evaluation.record
+    sizes = smallest_sizes(evaluation)
+    broken = sizes[np.isfinite(sizes)]
+    grid = np.linspace(0, broken.max() if broken.size else 1.0, GRID)
+    return Curve(
+        record.attack["name"],
+        record.threat.norm,
+        tuple(float(eps) for eps in grid),
+        tuple(robust_at(points, float(eps)) for eps in grid),
+        minimal=True,
+    )
+
+
+def smallest_sizes(evaluation: Evaluation) -> NDArray[np.float64]:
+    """Give the size that broke each clean-correct point; infinite where none did."""
+    import numpy as np
+
+    points = evaluation.points
+    sizes = np.where(points.broken_by >= 0, points.sizes, np.inf)
+    return sizes[points.broken_by >= -1]
+
+
+def class_rates(evaluation: Evaluation) -> list[tuple[str, Rate, Rate]]:
+    """Give (class, clean, robust) for each class that has points, the least robust first."""
+    points = evaluation.points
+    found = []
+    for label, name in enumerate(evaluation.record.classes):
+        here = points.labels == label
+        n = int(here.sum())
+        if n:
+            clean = int((here & (points.broken_by != -2)).sum())
+            found.append((name, rate(clean, n), rate(int((here & points.robust).sum()), n)))
+    return sorted(found, key=lambda row: row[2].value)
+
+
+def worst_confusions(evaluation: Evaluation, most: int = 10) -> list[tuple[str, str, int]]:
+    """Give (label, prediction, count) of the most frequent adversarial confusions."""
+    names, matrix = evaluation.record.classes, evaluation.record.confusion_adversarial
+    pairs = (
+        (names[i], names[j], count)
+        for i, row in enumerate(matrix)
+        for j, count in enumerate(row)
+        if i != j and count
+    )
+    return sorted(pairs, key=lambda pair: -pair[2])[:most]

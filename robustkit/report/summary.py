@@ -1,0 +1,257 @@
+"""What the terminal, Markdown and HTML all say of runs: verdicts, rows, facts, comparisons."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from robustkit.analysis.statistics import rate
+from robustkit.records import EvalRecord, PartRecord, Provenance, Rate
+from robustkit.report.collect import Evaluation, Run
+from robustkit.report.measures import WorstCase, smallest_sizes, worst_cases
+from robustkit.report.words import (
+    component,
+    duration,
+    label,
+    options,
+    plain,
+    threat_text,
+    with_interval,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table of accuracies: an evaluation, or the worst case over several."""
+
+    attack: str
+    options: str
+    threat: str
+    n: int
+    clean: Rate
+    robust: Rate | None
+    """None where the attack searched for smallest perturbations: those have no single rate."""
+    smallest: str
+    seconds: float | None
+    warnings: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A line of the table of an attack's parts."""
+
+    record: PartRecord
+    options: str
+    robust_after: Rate | None
+    forwards: str
+    """Passes an attacked point; "~" where they were spread evenly over points."""
+    backwards: str
+
+
+def headline(run: Run) -> Evaluation | None:
+    """Choose the evaluation a verdict is about: the run's threat, autoattack, the lowest number."""
+    threat = run.record and run.record.threat
+
+    def order(evaluation: Evaluation) -> tuple[bool, bool, bool, bool, float]:
+        record = evaluation.record
+        return (
+            not record.valid,
+            math.isinf(record.threat.eps),
+            threat is not None and record.threat != threat,
+            record.attack.get("name") != "autoattack",
+            record.robust.value,
+        )
+
+    return min(run.evaluations, key=order, default=None)
+
+
+def verdict(run: Run) -> str:
+    """Say in one sentence how robust a run is."""
+    chosen = headline(run)
+    if chosen is None:
+        return "Not evaluated yet."
+    record = chosen.record
+    points = f"{record.robust.n} {plain(record.part)} points"
+    clean = f"clean {with_interval(record.clean)}"
+    attack = plain(record.attack.get("name", "?"))
+    if math.isinf(record.threat.eps):
+        size = median_size(chosen)
+        return f"Median smallest {record.threat.norm} perturbation {size} by {attack} on {points}; {clean}."
+    robust = with_interval(record.robust)
+    return f"Robust accuracy {robust} under {label(record)} on {points}; {clean}."
+
+
+def median_size(evaluation: Evaluation) -> str:
+    """Write the median size of the smallest perturbations of the clean-correct points."""
+    import numpy as np
+
+    sizes = np.sort(smallest_sizes(evaluation))
+    # The lower median: the mean of two would be infinite where half of the points are unbroken.
+    median = float(sizes[(len(sizes) - 1) // 2]) if sizes.size else math.nan
+    if math.isnan(median):
+        return "of no point"
+    return f"{median:.4g}" if math.isfinite(median) else "beyond the search"
+
+
+def notices(run: Run) -> list[str]:
+    """Say what a reader of this run must know before its numbers."""
+    record, found = run.record, []
+    if record and record.stopped:
+        done = f"after {record.epochs_done} of {record.epochs} epochs"
+        found.append(f"Training stopped {done}: {plain(record.stopped)}")
+    elif record and not record.finished:
+        found.append(f"Training is unfinished: {record.epochs_done} of {record.epochs} epochs done.")
+    if len({e.record.model_hash for e in run.evaluations}) > 1:
+        found.append("The evaluations are of different weights: the model changed between them.")
+    chosen = headline(run)
+    if run.unfinished:
+        names = ", ".join(plain(name) for name in run.unfinished)
+        found.append(f"Not ended, to be gone on with by eval --resume: {names}")
+    return found + (list(warnings(chosen.record)) if chosen else [])
+
+
+def warnings(record: EvalRecord) -> tuple[str, ...]:
+    """Give an evaluation's warnings, and one for each part that left the threat model."""
+    broken = (
+        f"'{plain(part.name)}' is broken: {part.rejected} of its proposals lay outside the threat,"
+        " so this number means nothing"
+        for part in record.parts
+        if part.rejected
+    )
+    return (*(plain(text) for text in record.warnings), *broken)
+
+
+def remarks(record: EvalRecord) -> tuple[str, ...]:
+    """Give an evaluation's remarks, among them over how many passes it was judged."""
+    found = tuple(plain(text) for text in record.remarks)
+    if record.judged_by > 1:
+        found += (f"each verdict was judged over {record.judged_by} seeded passes",)
+    if any(part.spread for part in record.parts):
+        found += ("passes marked ~ are spread evenly: the attack did not say which points it asked",)
+    return found
+
+
+def rows(run: Run) -> list[Row]:
+    """Give the table of accuracies: by threat, every evaluation and then the worst case of all."""
+    found = [_row(evaluation) for evaluation in run.evaluations]
+    found += [_worst_row(worst) for worst in worst_cases(run.evaluations)]
+    return [row for _, row in sorted(found, key=lambda item: item[0])]
+
+
+def _order(record: EvalRecord, worst: bool) -> tuple[str, float, bool]:
+    return record.threat.norm, record.threat.eps, worst
+
+
+def _worst_row(worst: WorstCase) -> tuple[tuple[str, float, bool], Row]:
+    records = [evaluation.record for evaluation in worst.evaluations]
+    names = ", ".join(plain(record.attack.get("name", "?")) for record in records)
+    return _order(records[0], True), Row(
+        attack="worst case",
+        options=f"robust by all of {names}, on the same points",
+        threat=threat_text(records[0].threat),
+        n=worst.robust.n,
+        clean=records[0].clean,
+        robust=worst.robust,
+        smallest="",
+        seconds=None,
+        warnings=(),
+        remarks=(),
+    )
+
+
+def _row(evaluation: Evaluation) -> tuple[tuple[str, float, bool], Row]:
+    record = evaluation.record
+    endless = math.isinf(record.threat.eps)
+    return _order(record, False), Row(
+        attack=plain(record.attack.get("name", "?")),
+        options=options(record.attack),
+        threat=threat_text(record.threat),
+        n=record.robust.n,
+        clean=record.clean,
+        robust=None if endless else record.robust,
+        smallest=f"median size {median_size(evaluation)}" if endless else "",
+        seconds=sum(part.seconds for part in record.parts),
+        warnings=warnings(record),
+        remarks=remarks(record),
+    )
+
+
+def parts(evaluation: Evaluation) -> list[Part]:
+    """Give each part of an attack with the robust accuracy that it left."""
+    record, left, found = evaluation.record, evaluation.record.clean.count, []
+    for part in record.parts:
+        left -= part.broken
+        after = None if math.isinf(record.threat.eps) else rate(left, record.clean.n)
+        passes = (_passes(part, part.forwards), _passes(part, part.backwards))
+        found.append(Part(part, options(part.options), after, *passes))
+    return found
+
+
+def _passes(part: PartRecord, count: float) -> str:
+    each = f"{count / part.attacked:,.1f}" if part.attacked else "–"
+    return f"~{each}" if part.spread else each
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Give what was run, as (name, value): model, data, threat, seed, versions, device, ..."""
+    record = run.record
+    if record is None:
+        return _evaluation_only(run)
+    origin = record.provenance
+    selected = f"epoch {record.best_epoch}" if record.best_epoch is not None else "none"
+    by = f", by {plain(record.selected_by)}" if record.selected_by else ""
+    found = [
+        ("Model", f"{component(record.model)}, {record.parameters:,} parameters"),
+        ("Data", component(record.data)),
+        ("Images", f"{' × '.join(map(str, record.shape))}, {len(record.classes)} classes"),
+        ("Points", f"{record.n_train:,} for training, {record.n_heldout:,} held out"),
+        ("Trainer", component(record.trainer)),
+        ("Threat", threat_text(record.threat)),
+        ("Epochs", f"{record.epochs_done} of {record.epochs}"),
+        ("Weights kept", f"{selected}{by}"),
+    ]
+    for name, held in (("clean", record.heldout_clean), ("adversarial", record.heldout_adversarial)):
+        if held is not None:
+            found.append((f"Held-out {name}", f"{with_interval(held)}, {held.n} points"))
+    return [*found, ("Seed", str(record.seed)), *origins(origin)]
+
+
+def _evaluation_only(run: Run) -> list[tuple[str, str]]:
+    if not run.evaluations:
+        return []
+    record = run.evaluations[0].record
+    return [
+        ("Model", f"{plain(record.model)} (weights {plain(record.model_hash)})"),
+        ("Data", f"{component(record.data)}, {plain(record.part)} part"),
+        ("Classes", str(len(record.classes))),
+        ("Seed", str(record.seed)),
+        *origins(record.provenance),
+    ]
+
+
+def origins(origin: Provenance) -> list[tuple[str, str]]:
+    """Give where a number comes from, as (name, value)."""
+    versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in origin.versions.items())
+    found = [
+        ("Device", f"{plain(origin.device)}, {origin.processes} process(es) × {origin.threads} thread(s)"),
+        ("Versions", versions),
+        ("Commit", plain(origin.commit)),
+        ("Command", plain(origin.command)),
+        ("Started", plain(origin.started)),
+        ("Time", duration(origin.seconds)),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def evaluation_origins(record: EvalRecord) -> list[tuple[str, str]]:
+    """Give where an evaluation's numbers come from, as (name, value)."""
+    limit = f", first {record.limit} in seeded order" if record.limit else ""
+    return [
+        ("Model", f"{plain(record.model)} (weights {plain(record.model_hash)})"),
+        ("Data", f"{component(record.data)}, {plain(record.part)} part{limit}"),
+        ("Attack", component(record.attack)),
+        ("Threat", threat_text(record.threat)),
+        ("Seed", str(record.seed)),
+        *origins(record.provenance),
+    ]

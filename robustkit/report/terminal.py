@@ -1,0 +1,52 @@
+"""Runs as a table in the terminal, in 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from robustkit.report import summary, words
+from robustkit.report.collect import Run
+from robustkit.report.comparison import compare
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show(runs: Sequence[Run], console: Console | None = None) -> None:
+    """Print a table of runs and evaluations, and under it what to know before its numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    several = len(runs) > 1
+    if several:
+        table.add_column("Run", overflow="fold", max_width=18)
+    table.add_column("Attack", overflow="fold", min_width=10)
+    table.add_column("Threat", overflow="fold", min_width=10)
+    for title in ("Points", "Clean", "Robust [95 %]"):
+        table.add_column(title, justify="right", no_wrap=True)
+    notes: list[str] = []
+    for run in runs:
+        for i, row in enumerate(summary.rows(run)):
+            notes += [note for note in row.warnings if note not in notes]
+            marks = "".join(f" ({notes.index(note) + 1})" for note in row.warnings)
+            name = [Text(words.plain(run.name) if i == 0 else "")] if several else []
+            robust = row.smallest or words.with_interval(row.robust)
+            cells = (row.attack, row.threat, str(row.n), words.percent(row.clean.value))
+            table.add_row(*name, *map(Text, cells), Text(f"{robust}{marks}"))
+    for run in runs:
+        verdict = Text(f"{words.plain(run.name)}: ", style="bold")
+        console.print(verdict.append(summary.verdict(run), style="not bold"))
+        told = [note for note in summary.notices(run) if note not in notes]
+        for note in told:
+            console.print(Text(note, style="yellow"))
+    if table.row_count:
+        console.print(table)
+    for i, note in enumerate(notes, 1):
+        console.print(Text(f"({i}) {note}", style="yellow"))
+    for note in compare(runs).notes if several else ():
+        console.print(Text(note))

@@ -1,0 +1,70 @@
+"""Numbers, threats and components the way a report writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from robustkit.records import EvalRecord, Rate, Threat
+
+
+def plain(value: object) -> str:
+    """Give text without control characters: a record may come from a stranger."""
+    return "".join(c if c.isprintable() else " " for c in str(value)).strip()
+
+
+def percent(share: float) -> str:
+    """Write a share in [0, 1] in percent."""
+    return f"{100 * share:.1f} %"
+
+
+def interval(rate: Rate) -> str:
+    """Write the ends of a 95 % interval, in percent."""
+    return f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def with_interval(rate: Rate | None) -> str:
+    """Write a rate and its interval."""
+    if rate is None:
+        return "–"
+    return f"{percent(rate.value)} {interval(rate)}" if rate.n else "no points"
+
+
+def duration(seconds: float) -> str:
+    """Write a time the way people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def threat_text(threat: Threat) -> str:
+    """Write a threat; "smallest" where the attack sought the smallest perturbation."""
+    text = str(threat.model())
+    return text.replace(" inf", " smallest", 1) if math.isinf(threat.eps) else text
+
+
+def options(table: Mapping[str, Any]) -> str:
+    """Write a component's options in a line: "steps=10, loss=margin"."""
+    return ", ".join(f"{key}={_value(value)}" for key, value in table.items() if key != "name")
+
+
+def component(table: Mapping[str, Any]) -> str:
+    """Write a component in a line: "pgd(steps=10)"."""
+    inner = options(table)
+    return f"{plain(table.get('name', '?'))}{f'({inner})' if inner else ''}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return component(value) if "name" in value else "{" + options(value) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else plain(value)
+
+
+def label(record: EvalRecord) -> str:
+    """Name an evaluation: attack and threat."""
+    return f"{plain(record.attack.get('name', '?'))} {threat_text(record.threat)}"
