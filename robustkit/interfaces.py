@@ -29,7 +29,7 @@ def load_object(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def slot(default: str | None, description: str) -> Any:
+def slot(default: str | dict[str, Any] | None, description: str) -> Any:
     """Make an option that holds a component: `attack: Attack = slot("pgd", "inner attack")`.
 
     It takes a name, a table `{name, ...options}` or an instance, and by default builds `default`

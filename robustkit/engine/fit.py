@@ -1,0 +1,55 @@
+"""From a recipe to a run folder."""
+
+from __future__ import annotations
+
+import math
+
+from robustkit import recipe as recipes
+from robustkit.engine.fitting import Fitting
+from robustkit.engine.journal import finished
+from robustkit.engine.loop import Progress, Silent, prepare, run
+from robustkit.engine.processes import Processes, launch
+from robustkit.engine.resolve import build
+from robustkit.engine.synthesise import Synthesis
+from robustkit.errors import BadValueError
+from robustkit.recipe import Recipe
+from robustkit.records import RunFolder, RunRecord
+
+
+def fit(
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> RunRecord:
+    """Train what a resolved recipe says, and leave a run folder.
+
+    Killed at any moment and resumed, it ends with the same bits as an unbroken run in as many
+    processes. Raises BadValueError where the folder holds another run or the recipe does not fit
+    data or device, TrainingStoppedError where training diverges or collapses.
+    """
+    if not math.isfinite(recipe.threat.model().eps):
+        raise BadValueError("threat.eps 'inf' is for evaluation; training needs a finite size")
+    return launch(
+        _work,
+        (recipes.write(recipe), folder, resume, progress or Silent()),
+        processes=processes,
+        device=device,
+        precision=recipe.fit.precision,
+    )
+
+
+def _work(
+    processes: Processes, text: str, folder: RunFolder, resume: bool, progress: Progress
+) -> RunRecord:
+    recipe = recipes.validate(recipes.parse(text, str(folder.recipe)))
+    done = prepare(processes, recipe, folder, resume)
+    if done == recipe.fit.epochs and (record := finished(folder)):
+        return record
+    components = build(recipe)
+    kind = Fitting if components.trainer else Synthesis
+    work = kind(processes, recipe, components, folder)
+    return run(work, processes, recipe, folder, done, progress)

@@ -1,0 +1,247 @@
+"""A trainer at work on a model: the step, the epoch, and what is remembered between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustkit.analysis.statistics import rate
+from robustkit.data.augment import crop, flip
+from robustkit.data.batches import Batches, DeviceImages
+from robustkit.engine import optim
+from robustkit.engine.kit import TrainingKit
+from robustkit.engine.loop import Progress
+from robustkit.engine.points import divide
+from robustkit.engine.processes import Processes
+from robustkit.engine.resolve import Components
+from robustkit.engine.rng import PointRng
+from robustkit.engine.selection import HeldOut, Selection
+from robustkit.engine.synthesise import generated
+from robustkit.engine.victim import frozen
+from robustkit.errors import BrokenPluginError, TrainingStoppedError
+from robustkit.interfaces import Batch, Clock, Component, State, Terms, Trainer
+from robustkit.models.files import save_model
+from robustkit.recipe import Recipe
+from robustkit.records import EpochLine, RunFolder, Threat
+
+PADDING = 4
+
+
+def tree(component: Component, path: str = "") -> Iterator[tuple[str, Component]]:
+    """Give a component and all inside it, by path ("" for itself, "attack.loss", ...)."""
+    yield path, component
+    for name, inner in component.nested():
+        yield from tree(inner, f"{path}.{name}".lstrip("."))
+
+
+class Fitting:
+    """Trains a classifier: see robustkit.engine.loop.Work."""
+
+    def __init__(
+        self, processes: Processes, recipe: Recipe, components: Components, folder: RunFolder
+    ) -> None:
+        self.processes, self.recipe, self.components = processes, recipe, components
+        points = self.points = divide(components.data, recipe.fit, recipe.seed)
+        processes.seed(recipe.seed, "weights")
+        self.model = components.model.build(
+            points.train.shape, len(points.train.classes), points.mean, points.std
+        ).to(processes.device)
+        self.optimizer = optim.optimizer(recipe.optimizer, self.model.parameters())
+        images = DeviceImages(points.train, processes.device)
+        self.batches: Batches = processes.batches(images, recipe.fit.batch_size, recipe.seed)
+        self.heldout = HeldOut(points.heldout, recipe, components.attack, processes)
+        self.selection = Selection(recipe.select.metric)
+        assert components.trainer is not None
+        self.trainer: Trainer = components.trainer
+        self.parts = dict(tree(self.trainer))
+        self.trainer.prepare(
+            TrainingKit(
+                points,
+                recipe.threat.model(),
+                recipe.seed,
+                lambda generator, n: generated(processes, recipe, components, generator, folder, n),
+            )
+        )
+
+    def epoch(self, epoch: int, progress: Progress) -> EpochLine:
+        """Train on every point (`replays` times), then measure the held-out ones."""
+        began, totals = time.perf_counter(), torch.zeros(3, device=self.processes.device)
+        replays, epochs = self.trainer.replays, self.recipe.fit.epochs
+        steps = len(self.batches) * replays
+        clock = Clock(epoch, epochs, epoch * steps, epochs * steps)
+        for i, batch in enumerate(self.batches.epoch(epoch)):
+            batch = self._augment(batch, epoch)
+            for replay in range(replays):
+                clock = Clock(epoch, epochs, epoch * steps + i * replays + replay, epochs * steps)
+                progress.step(clock)
+                totals += self.step(batch, clock)
+        if not all(weight.isfinite().all() for weight in self.model.state_dict().values()):
+            raise self._diverged(clock, "a weight")
+        n, loss, hits = totals.tolist()
+        line = self._measure(epoch + 1).model_copy(
+            update={
+                "step": clock.step + 1,
+                "loss": loss / n,
+                "train_accuracy": hits / n,
+                "seconds": round(time.perf_counter() - began, 3),
+            }
+        )
+        metrics = line.model_dump(exclude={"more"}, exclude_none=True)
+        for part in self.parts.values():
+            part.end_epoch(metrics)
+        return line
+
+    def step(self, batch: Batch, clock: Clock) -> Tensor:
+        """Move the points and take an optimiser's step there; give points, loss, hits, summed."""
+        recipe, model, processes = self.recipe, self.model, self.processes
+        processes.seed(recipe.seed, clock.step, processes.rank)
+        lr = recipe.optimizer.lr * optim.factor(recipe.schedule, clock)
+        optim.set_lr(self.optimizer, lr)
+        with processes.autocast():
+            with frozen(model, training=recipe.fit.adversary_mode == "train"):
+                batch = self.trainer.adversary(model, batch, clock)
+            terms = self._checked(self.trainer.objective(model.train(), batch, clock), batch)
+        self.optimizer.zero_grad()
+        processes.backward(terms.loss)
+        hits = (terms.logits.argmax(1) == hard(batch.y)).sum()
+        totals = processes.average(model, len(batch), (terms.loss.detach().sum(), hits))
+        if not totals[1].isfinite():
+            raise self._diverged(clock, "the loss")
+        processes.step(self.optimizer, model, recipe.optimizer.clip)
+        self._observe(batch, terms)
+        return totals
+
+    def _augment(self, batch: Batch, epoch: int) -> Batch:
+        rng, x = PointRng(self.recipe.seed, "augment", batch.ids), batch.x
+        if "crop" in self.recipe.fit.augment:
+            x = crop(x, PADDING, rng, at=epoch)
+        if "flip" in self.recipe.fit.augment:
+            x = flip(x, rng, at=epoch)
+        return batch.replace(x=x)
+
+    def _checked(self, terms: Terms, batch: Batch) -> Terms:
+        if terms.loss.shape != (len(batch),) or len(terms.logits) != len(batch):
+            raise BrokenPluginError(
+                f"trainer '{self.trainer.name}' gave a loss {tuple(terms.loss.shape)} and logits"
+                f" {tuple(terms.logits.shape)} for {len(batch)} points; one of each a point is due"
+            )
+        return terms
+
+    def _observe(self, batch: Batch, terms: Terms) -> None:
+        """Tell those components that listen what all processes saw."""
+        observers = [
+            part for part in self.parts.values() if type(part).observe is not Component.observe
+        ]
+        if not observers:
+            return
+        gather = self.processes.gather
+        whole = Batch(**{name: gather(tensor) for name, tensor in vars(batch).items()})
+        more = {name: gather(tensor.detach()) for name, tensor in terms.more.items()}
+        seen = Terms(gather(terms.loss.detach()), gather(terms.logits.detach()), more)
+        for part in observers:
+            part.observe(whole, seen)
+
+    def _measure(self, epoch: int) -> EpochLine:
+        select = self.recipe.select
+        attacked = epoch % select.every == 0 or epoch == self.recipe.fit.epochs
+        measured = self.heldout.measure(self.model, attacked=attacked)
+        self.selection.watch(epoch, measured)
+        if attacked:
+            self.selection.offer(epoch, measured)
+        return EpochLine(
+            epoch=epoch,
+            step=0,
+            lr=self.optimizer.param_groups[0]["lr"],
+            loss=0.0,
+            train_accuracy=0.0,
+            heldout_accuracy=measured.accuracy,
+            heldout_adversarial=measured.adversarial,
+            heldout_loss=measured.loss,
+        )
+
+    def _diverged(self, clock: Clock, what: str) -> TrainingStoppedError:
+        advice = ["a lower optimizer.lr"]
+        if self.recipe.optimizer.clip is None:
+            advice.append("optimizer.clip=1")
+        if self.recipe.fit.precision != "32":
+            advice.append("fit.precision=32")
+        return TrainingStoppedError(
+            f"training diverged in epoch {clock.epoch + 1}, step {clock.step + 1}: {what} is not"
+            f" finite; try {' or '.join(advice)}"
+        )
+
+    def save(self, folder: RunFolder, epoch: int) -> None:
+        """Write the model where this epoch is the best so far."""
+        if self.selection.best.get("epoch") != epoch:
+            return
+        recipe, points = self.recipe, self.points
+        save_model(
+            folder.model,
+            self.model,
+            self.components.model,
+            points.train.shape,
+            points.train.classes,
+            points.mean,
+            points.std,
+            {
+                "run": folder.path.name,
+                "title": recipe.title,
+                "data": recipe.data,
+                "threat": Threat.of(recipe.threat.model()).model_dump(mode="json"),
+                "seed": recipe.seed,
+                "epoch": epoch,
+                "trainer": recipe.trainer,
+            },
+        )
+
+    def state_dict(self) -> State:
+        """Give what a resume needs; the weights of the best epoch are in model.pt."""
+        states = {path: part.state_dict() for path, part in self.parts.items()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.processes.scaler_state(),
+            "parts": {path: state for path, state in states.items() if state},
+            "selection": self.selection.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.processes.load_scaler_state(state["scaler"])
+        for path, part_state in state["parts"].items():
+            self.parts[path].load_state_dict(self.processes.to_device(part_state))
+        self.selection.load_state_dict(state["selection"])
+
+    def record(self) -> dict[str, Any]:
+        """Give what a record tells of the training."""
+        train, best, attack = self.points.train, self.selection.best, self.components.attack
+        found: dict[str, Any] = {}
+        if best:
+            found = {
+                "best_epoch": best["epoch"],
+                "heldout_clean": rate(best["correct"], best["n"]),
+                "heldout_adversarial": rate(best["robust"], best["attacked"]),
+            }
+        steps = getattr(attack, "steps", None)
+        return {
+            "trainer": self.trainer.dump(),
+            "model": self.components.model.dump(),
+            "classes": train.classes,
+            "shape": train.shape,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "n_train": len(train),
+            "n_heldout": len(self.points.heldout),
+            "selected_by": attack.name if steps is None else f"{attack.name}-{steps}",
+            **found,
+        }
+
+
+def hard(y: Tensor) -> Tensor:
+    """Give labels (N,) of labels that may be soft (N, classes)."""
+    return y if y.dim() == 1 else y.argmax(1)

@@ -1,0 +1,48 @@
+"""What the engine hands trainers and generators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from robustkit.engine.points import Points
+from robustkit.engine.rng import PointRng
+from robustkit.engine.victim import CountingVictim
+from robustkit.interfaces import At, Attack, Batch, Clock, Generator
+from robustkit.threat import ThreatModel
+
+
+class TrainingKit:
+    """See robustkit.Kit. Random numbers are keyed by seed, name, step and point."""
+
+    def __init__(
+        self,
+        points: Points,
+        threat: ThreatModel,
+        seed: int,
+        synthesise: Callable[[Generator, int], Batch],
+    ) -> None:
+        self.shape, self.classes = points.train.shape, points.train.classes
+        self.counts, self.threat, self.seed = points.counts, threat, seed
+        self._synthesise = synthesise
+
+    def perturb(self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock) -> Tensor:
+        """Attack every point to the end, and keep the result inside the threat."""
+        y = batch.y if batch.y.dim() == 1 else batch.y.argmax(1)
+        victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
+        rng = self.rng(batch, clock, attack.name)
+        x_adv = attack.perturb(victim, batch.x, y, self.threat, rng)
+        return self.threat.project(x_adv.detach().to(batch.x), batch.x)
+
+    def rng(self, batch: Batch, clock: Clock, name: str) -> PointRng:
+        """Give random numbers for the batch's points at this step."""
+        return PointRng(self.seed, f"{name} at {clock.step}", batch.ids)
+
+    def at(self, batch: Batch, clock: Clock, name: str = "loss") -> At:
+        """Give what a loss wants to know of this step."""
+        return At(clock, batch.ids, self.rng(batch, clock, name))
+
+    def synthesise(self, generator: Generator, n: int) -> Batch:
+        """Train the generator on the training points, unless it is, and draw n labelled points."""
+        return self._synthesise(generator, n)

@@ -1,0 +1,203 @@
+"""Device, precision and processes of a training: what is shared, averaged and told to all."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities import move_data_to_device
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from robustkit.data.batches import Batches, DeviceImages
+from robustkit.engine.device import pick_device
+from robustkit.errors import BadValueError, RobustkitError
+
+T = TypeVar("T")
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+class Processes:
+    """One of the processes that train together, each with a whole copy of the model.
+
+    Nothing wraps the model: gradients are averaged after backward, so an inner loop or a forward
+    through part of the model is as free as in one process.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric, self.device = fabric, fabric.device
+        self.rank, self.world = fabric.global_rank, fabric.world_size
+
+    def batches(self, images: DeviceImages, batch_size: int, seed: int) -> Batches:
+        """Share each batch among the processes. Raises BadValueError where it is too small."""
+        if batch_size < self.world:
+            raise BadValueError(
+                f"fit.batch_size {batch_size} is too small for {self.world} processes"
+            )
+        return Batches(images, batch_size, seed, self.rank, self.world)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in the run's precision."""
+        return self.fabric.autocast()
+
+    def seed(self, *key: object) -> None:
+        """Seed torch's global random numbers, which weights and dropout are drawn from."""
+        code = hashlib.blake2b(repr(key).encode(), digest_size=7)
+        torch.manual_seed(int.from_bytes(code.digest(), "little"))
+
+    def backward(self, loss: Tensor) -> None:
+        """Send a loss (N,) backward as its mean over points."""
+        self.fabric.backward(loss.float().mean())
+
+    def step(self, optimizer: Optimizer, model: nn.Module, clip: float | None) -> None:
+        """Clip the gradient and follow it; a scaled one is unscaled first."""
+        if clip is not None:
+            self.fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
+        self.fabric.strategy.optimizer_step(optimizer)
+
+    def scaler_state(self) -> dict[str, Any]:
+        """Give the state of the gradient's scaling; empty where there is none."""
+        return self.fabric.strategy.precision.state_dict()
+
+    def to_device(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Give plain data and tensors with the tensors on this process's device."""
+        moved: dict[str, Any] = move_data_to_device(state, self.device)
+        return moved
+
+    def load_scaler_state(self, state: dict[str, Any]) -> None:
+        """Take the state of the gradient's scaling back."""
+        self.fabric.strategy.precision.load_state_dict(state)
+
+    def average(self, model: nn.Module, n: int, sums: Iterable[Tensor] = ()) -> Tensor:
+        """Average gradients and running statistics over all processes' points; add up `sums`.
+
+        One flat all-reduce, each process weighing with its `n` points. Gives the sums, after the
+        number of points.
+        """
+        tally = torch.stack([torch.as_tensor(float(n), device=self.device), *sums]).float()
+        if self.world == 1:
+            return tally
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        shared = [p.grad for p in parameters if p.grad is not None]
+        shared += [b for b in model.buffers() if b.is_floating_point()]
+        flat = torch.cat([*(n * s.flatten() for s in shared), tally])
+        torch.distributed.all_reduce(flat)
+        tally = flat[-len(tally) :]
+        mean = (flat[: -len(tally)] / tally[0]).split([s.numel() for s in shared])
+        with torch.no_grad():
+            for tensor, value in zip(shared, mean, strict=True):
+                tensor.copy_(value.view_as(tensor))
+        return tally
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Add a tensor up over all processes."""
+        if self.world > 1:
+            torch.distributed.all_reduce(sums)
+        return sums
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Join the rows (n, ...) of all processes in their order; n may differ by one."""
+        if self.world == 1:
+            return values
+        n = torch.zeros(self.world, dtype=torch.long, device=self.device)
+        n[self.rank] = len(values)
+        counts = self.total(n).tolist()
+        padded = values.new_zeros((max(counts), *values.shape[1:]))
+        padded[: len(values)] = values
+        parts = [torch.empty_like(padded) for _ in counts]
+        torch.distributed.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """Let the first process alone do something; all get its result, or its error."""
+        outcome: T | RobustkitError | None = None
+        if self.rank == 0:
+            try:
+                outcome = work()
+            except RobustkitError as error:
+                outcome = error
+        if self.world > 1:
+            outcome = self.fabric.broadcast(outcome)
+        if isinstance(outcome, RobustkitError):
+            raise outcome
+        return outcome  # type: ignore[return-value]
+
+
+def launch(
+    work: Callable[..., T],
+    arguments: tuple[object, ...],
+    *,
+    processes: int,
+    device: str,
+    precision: str,
+) -> T:
+    """Call `work(Processes, *arguments)` in each of the processes; give what the first one gives.
+
+    Raises BadValueError for a device that is not there, and what `work`
+    raises of robustkit's errors.
+    """
+    kind, devices = _devices(device, processes, precision)
+    # Fabric tells of itself on stderr, where users look for what they did wrong.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=kind,
+        devices=devices,
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]
+        strategy="auto" if processes == 1 else "ddp_spawn",
+    )
+    if processes == 1:
+        return work(_ready(fabric), *arguments)
+    others = set(multiprocessing.active_children())
+    try:
+        outcome = fabric.launch(_in_process, work, *arguments)
+    except BaseException:
+        # A process that waits for its fallen siblings would outlive this one.
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()
+            child.join()
+        raise
+    if isinstance(outcome, RobustkitError):
+        raise outcome
+    return outcome
+
+
+def _in_process(fabric: Fabric, *call: Any) -> Any:
+    work, *arguments = call
+    try:
+        return work(_ready(fabric), *arguments)
+    except RobustkitError as error:
+        return error
+
+
+def _ready(fabric: Fabric) -> Processes:
+    if fabric.device.type == "cuda":
+        # The same bits again need deterministic kernels; the workspace is what cuBLAS asks for.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    return Processes(fabric)
+
+
+def _devices(name: str, processes: int, precision: str) -> tuple[str, int | list[int]]:
+    """Give the kind of device, and how many or which of them."""
+    device = pick_device(name)
+    if processes < 1:
+        raise BadValueError(f"cannot train in {processes} processes; give at least 1")
+    if device.type == "cpu" and precision == "16":
+        raise BadValueError("fit.precision '16' needs a GPU; on 'cpu' use '32' or 'bf16'")
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        raise BadValueError(
+            f"{processes} processes need as many GPUs, and {torch.cuda.device_count()} are there"
+        )
+    one = processes == 1 and device.index is not None
+    return device.type, [device.index] if one else processes
