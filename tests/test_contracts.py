@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from robustkit.catalog import KIND_CLASSES, installed
-from robustkit.testing import Check, NotApplicableError, Subject, checks
+from robustkit.catalog import KIND_CLASSES, discover, installed
+from robustkit.interfaces import Component
+from robustkit.testing import Check, NotApplicableError, Subject, check, checks
+
+ROOT = Path(__file__).parents[1]
 
 CASES = [
-    pytest.param(entry.kind, entry.name, check, id=f"{entry.kind}-{entry.name}-{check}")
+    pytest.param(entry.kind, entry.name, one, id=f"{entry.kind}-{entry.name}-{one}")
     for kind in KIND_CLASSES
     for entry in installed().of_kind(kind)
-    for check in checks(kind)
+    for one in checks(kind)
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "check"), CASES)
+@pytest.mark.parametrize(("kind", "name", "one"), CASES)
 def test_contract(
-    kind: str, name: str, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, name: str, one: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No check reads or writes the data of whoever runs the tests.
     for folder in ("ROBUSTKIT_DATA", "ROBUSTKIT_CACHE"):
         monkeypatch.setenv(folder, str(tmp_path))
     try:
-        check.run(Subject.registered_as(kind, name))
+        one.run(Subject.registered_as(kind, name))
     except NotApplicableError as reason:
         pytest.skip(str(reason))
 
@@ -35,3 +42,42 @@ def test_every_kind_is_in_the_catalogue_and_no_plugin_is_set_aside() -> None:
     assert {"attack", "loss", "trainer", "model", "dataset"} <= {
         entry.kind for entry in installed().entries.values()
     }
+
+
+def test_the_example_distribution_keeps_its_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ROOT / "examples" / "robustkit-noise"
+    project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+    points = project["entry-points"]["robustkit"]
+    monkeypatch.syspath_prepend(str(folder))
+    catalog = discover(EntryPoint(name, value, "robustkit") for name, value in points.items())
+    assert not catalog.problems
+    assert not [result for result in check("attack", "noise", catalog) if not result.ok]
+
+
+DOCUMENTED = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text("utf-8"), re.S
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (kind, code)
+        for code in DOCUMENTED
+        for kind in KIND_CLASSES
+        if f"(rk.{kind.title()})" in code
+    ],
+)
+def test_the_components_of_the_documentation_keep_their_contract(kind: str, code: str) -> None:
+    names: dict[str, object] = {"__name__": "documented"}
+    exec(compile(code, "docs/plugins.md", "exec", dont_inherit=True), names)
+    (component,) = (v for v in names.values() if getattr(v, "__module__", "") == "documented")
+    assert issubclass(component, Component)  # type: ignore[arg-type]
+    for one in checks(kind):
+        with contextlib.suppress(NotApplicableError):
+            one.run(component)
+
+
+def test_the_documentation_shows_an_attack_a_loss_and_a_trainer() -> None:
+    shown = " ".join(DOCUMENTED)
+    assert all(f"(rk.{kind})" in shown for kind in ("Attack", "Loss", "Trainer"))

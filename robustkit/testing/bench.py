@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustkit.engine.kit import TrainingKit
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim, frozen
-from robustkit.interfaces import At, Attack, Batch, Clock, Generator, Rng
+from robustkit.interfaces import Attack, Batch, Clock, Generator
 from robustkit.testing.core import require
 from robustkit.threat import ThreatModel
 
@@ -139,34 +140,23 @@ def propose(
         return search(attack, model, *args, **options)
 
 
-class BenchKit:
-    """What a trainer is prepared with here: see robustkit.Kit."""
+THREAT = ThreatModel("linf", 0.05)
 
-    shape = SHAPE
-    classes = tuple(str(k) for k in range(CLASSES))
-    counts = torch.tensor([2, 1, 2, 1])
-    threat = ThreatModel("linf", 0.05)
 
-    def perturb(self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock) -> Tensor:
-        """Attack the batch's points with none dropped, as in training."""
-        victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
-        rng = self.rng(batch, clock, attack.name)
-        with frozen(model, training=model.training):
-            return attack.perturb(victim, batch.x, batch.y, self.threat, rng)
+def noise_of(generator: Generator, n: int) -> Batch:
+    """Give noise, labelled in turn, as a generator's images."""
+    x = torch.rand((n, *SHAPE), generator=torch.Generator().manual_seed(7))
+    y = torch.arange(n) % CLASSES
+    return batch_of(x, y).replace(source=torch.ones_like(y))
 
-    def rng(self, batch: Batch, clock: Clock, name: str) -> Rng:
-        """Give random numbers by epoch and id."""
-        return PointRng(clock.epoch, name, batch.ids)
 
-    def at(self, batch: Batch, clock: Clock, name: str = "loss") -> At:
-        """Give the place of a loss."""
-        return At(clock, batch.ids, self.rng(batch, clock, name))
+class BenchKit(TrainingKit):
+    """The engine's kit for `conv_points`, whose generators give noise."""
 
-    def synthesise(self, generator: Generator, n: int) -> Batch:
-        """Give noise, labelled in turn, as a generator's images."""
-        x = torch.rand((n, *SHAPE), generator=torch.Generator().manual_seed(7))
-        y = torch.arange(n) % CLASSES
-        return batch_of(x, y).replace(source=torch.ones_like(y))
+    def __init__(self) -> None:
+        self.shape, self.classes = SHAPE, tuple(str(k) for k in range(CLASSES))
+        self.counts, self.threat, self.seed = torch.tensor([2, 1, 2, 1]), THREAT, 0
+        self._synthesise = noise_of
 
 
 def same(a: Any, b: Any) -> bool:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from robustkit.interfaces import Batch, Component, Loss, Terms, Trainer
+from robustkit.records import EpochLine
 from robustkit.testing.bench import (
     CLASSES,
     CLOCK,
@@ -39,12 +40,10 @@ WAYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "JSON": lambda table: json.loads(json.dumps(table)),
     "TOML": lambda table: tomllib.loads(tomli_w.dumps(table)),
 }
-METRICS = {
-    "train_loss": 0.5,
-    "train_accuracy": 0.9,
-    "heldout_accuracy": 0.8,
-    "heldout_adversarial_accuracy": 0.7,
-}
+EPOCH = EpochLine(
+    epoch=1, step=10, lr=0.1, loss=0.5, train_accuracy=0.9, heldout_accuracy=0.8
+).model_dump(exclude={"more"}, exclude_none=True)
+"""What an epoch tells in which nothing else was measured."""
 
 
 def named_as_registered(subject: Subject) -> None:
@@ -191,7 +190,7 @@ def _exercised(subject: Subject) -> Component:
     terms = _terms(component, batch)
     for _, part in _tree("", component):
         part.observe(batch, terms)
-        part.end_epoch(METRICS)
+        part.end_epoch(EPOCH)
     return component
 
 

@@ -211,7 +211,11 @@ def parametrize_with_checks(
     return pytest.mark.parametrize(
         ("component", "check"),
         [
-            pytest.param(subject, _Skipping(c.name, c.description, c.function), id=f"{subject}-{c}")
+            pytest.param(
+                subject,
+                _Skipping(c.name, c.description, c.function),
+                id=f"{_kind(subject)}-{subject.name}-{c}",
+            )
             for subject in subjects
             for c in checks(_kind(subject))
         ],

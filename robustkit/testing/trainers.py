@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from robustkit.interfaces import Batch, Component, Terms, Trainer
 from robustkit.testing.bench import (
     CLASSES,
     CLOCK,
+    THREAT,
     BenchKit,
     batch_of,
     conv_model,
@@ -74,13 +77,13 @@ def loss_reaches_parameters(subject: Subject) -> None:
 
 
 def objective_repeatable(subject: Subject) -> None:
-    """`objective` gives the same when called again, and changes no state of the trainer's."""
+    """`objective` gives the same when asked again of the same model, and changes no state."""
     trainer, model, batch = _start(subject)
     moved = _moved(trainer, model, batch)
     before = _states(trainer)
-    first = trainer.objective(model, moved, CLOCK)
+    first = trainer.objective(copy.deepcopy(model), moved, CLOCK)
     require(same(_states(trainer), before), "`objective` changes the trainer's state")
-    second = trainer.objective(model, moved, CLOCK)
+    second = trainer.objective(copy.deepcopy(model), moved, CLOCK)
     require(same(first.loss.detach(), second.loss.detach()), "`objective` called twice differs")
 
 
@@ -115,7 +118,7 @@ def adversary_keeps_points(subject: Subject) -> None:
 def adversary_inside_threat(subject: Subject) -> None:
     """`adversary` stays in the ball and the box of the kit's threat."""
     trainer, model, batch = _start(subject)
-    moved, threat = _moved(trainer, model, batch), BenchKit.threat
+    moved, threat = _moved(trainer, model, batch), THREAT
     over = float((threat.size(moved.x - batch.x) - threat.eps).max())
     require(over <= threat.tolerance, f"{threat}: a point is {over:.3g} outside")
     over = float((threat.clamp(moved.x) - moved.x).abs().max())
