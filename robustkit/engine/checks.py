@@ -35,8 +35,8 @@ def unit_range(x: Tensor, boxed: bool) -> Tensor:
     """
     if x.dtype == torch.uint8:
         return unit(x)
-    low, high = float(x.min()), float(x.max())
-    if boxed and (low < 0 or high > 1):
+    if boxed and not bool(((x >= 0) & (x <= 1)).all()):
+        low, high = float(x.min()), float(x.max())
         raise BadValueError(
             f"images lie in [{low:.4g}, {high:.4g}], not in [0, 1]; "
             "give pixels in [0, 1] and normalise inside the model"
@@ -131,7 +131,7 @@ def saturated(logits: Tensor) -> list[str]:
     if logits.shape[1] < 2:
         return []
     top = logits.topk(2, dim=1).values
-    share = float((top[:, 0] - top[:, 1] > SATURATED).float().mean())
+    share = float((top[:, 0] - top[:, 1] > SATURATED).double().mean())
     if share <= MANY:
         return []
     return [
@@ -149,7 +149,7 @@ def masked_gradients(gradient: Tensor | None) -> list[str]:
         ]
     flat = gradient.flatten(1)
     dead = (flat == 0).all(1) | ~flat.isfinite().all(1)
-    share = float(dead.float().mean())
+    share = float(dead.double().mean())
     if share <= MANY:
         return []
     return [
