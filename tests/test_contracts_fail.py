@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 
 import pytest
@@ -20,7 +21,16 @@ from robustkit.testing import (
     checks,
     parametrize_with_checks,
 )
+from robustkit.testing.bench import (
+    RADIUS,
+    conv_model,
+    conv_points,
+    linear_model,
+    linear_points,
+    nearest_classes,
+)
 from robustkit.testing.common import CHECKS as COMMON
+from robustkit.threat import Norm, ThreatModel
 
 for module in ("attacks", "losses", "trainers", "models", "datasets", "generators"):
     import_module(f"broken.{module}")
@@ -101,3 +111,16 @@ def test_options_that_lack_are_not_applicable() -> None:
 def test_what_is_no_component_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="unknown component 'int'"):
         parametrize_with_checks([int])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("norm", sorted(RADIUS))
+def test_the_known_radius_is_where_the_steepest_step_breaks(norm: Norm) -> None:
+    x, y = linear_points()
+    nearest = nearest_classes(x, y)[:, 0]
+    weight = linear_model()[1].weight.detach()
+    gradient = (weight[nearest] - weight[y]).view_as(x)
+    for share, broken in ((0.999, False), (1.001, True)):
+        threat = ThreatModel(norm, share * RADIUS[norm], -math.inf, math.inf)
+        x_adv = x + threat.eps * threat.steepest(gradient)
+        assert ((linear_model()(x_adv).argmax(1) != y) == broken).all()
+    assert (conv_model()(conv_points()[0]).argmax(1) == conv_points()[1]).all()
