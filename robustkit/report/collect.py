@@ -74,7 +74,7 @@ def _read_run(path: Path, name: str) -> Run:
         title=title,
         source=str(table.get("source", "")),
         epochs=_epochs(folder),
-        evaluations=tuple(_evaluations(folder)),
+        evaluations=tuple(sorted(_evaluations(folder), key=_by_threat)),
         unfinished=tuple(sorted(p.stem for p in folder.evaluations.glob("*.partial"))),
     )
 
@@ -106,6 +106,11 @@ def _evaluations(folder: RunFolder) -> Iterator[Evaluation]:
         yield Evaluation(record, points, gallery if gallery and len(gallery.x) else None)
 
 
+def _by_threat(evaluation: Evaluation) -> tuple[str, float, str]:
+    record = evaluation.record
+    return record.threat.norm, record.threat.eps, str(record.attack.get("name"))
+
+
 def _arrays(kind: Any, path: Path) -> Any:
     try:
         return kind.read(path)
@@ -123,10 +128,14 @@ def _check_points(path: Path, record: EvalRecord, points: EvalPoints) -> None:
         _check_range(path, name, getattr(points, name), -1, classes)
     _check_range(path, "broken_by", points.broken_by, -3, len(record.parts))
     if int(points.robust.sum()) != record.robust.count:
-        raise damaged(path, f"it and its record disagree on the {record.robust.count} robust points")
+        raise damaged(
+            path, f"it and its record disagree on the {record.robust.count} robust points"
+        )
     for matrix in (record.confusion_clean, record.confusion_adversarial):
         if len(matrix) != classes or any(len(row) != classes for row in matrix):
-            raise damaged(path.with_suffix(".json"), f"a confusion matrix is not of {classes} classes")
+            raise damaged(
+                path.with_suffix(".json"), f"a confusion matrix is not of {classes} classes"
+            )
 
 
 def _check_gallery(path: Path, record: EvalRecord, gallery: Gallery) -> None:

@@ -63,7 +63,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     chosen = [headline(run) for run in runs]
     return Comparison(
         runs=tuple(runs),
-        clean=tuple(best and best.record.clean for best in chosen),
+        clean=tuple(best.record.clean if best else None for best in chosen),
         columns=tuple(ordered),
         notes=tuple(note for column in ordered for note in _notes(runs, column)),
     )
@@ -74,14 +74,14 @@ def _tell_apart(columns: Sequence[Column]) -> None:
     names = Counter(column.name for column in columns)
     for column in columns:
         if names[column.name] > 1:
-            column.name += f" ({column.options})"
+            column.name += f" ({column.options or 'defaults'})"
 
 
 def _notes(runs: Sequence[Run], column: Column) -> Iterator[str]:
     found = sorted(column.found.items())
     if not same_points(evaluation for _, evaluation in found):
         yield f"{column.name} was not measured on the same points in every run."
-    elif len(runs) == len(found) == 2:
+    elif len(found) == 2:
         (i, first), (j, second) = found
         split = paired(aligned(first.points), aligned(second.points))
         yield (

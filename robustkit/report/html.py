@@ -28,12 +28,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix: its cells with their shade in percent, or a heat map where it is large."""
+    """A confusion matrix: cells and their share of a row in percent, or a heat map if large."""
 
     title: str
     rows: tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
     image: str
     points: int
+    named: bool
+    """Whether names are too long to stand upright over their columns."""
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -59,7 +61,7 @@ def render(runs: Sequence[Run]) -> str:
         title=runs[0].title if len(runs) == 1 else f"{len(runs)} runs compared",
         version=__version__,
         comparison=compare(runs) if len(runs) > 1 else None,
-        overlay=list(_by_eps(together)) if len(runs) > 1 else [],
+        overlay=list(_by_eps(together, len(runs))) if len(runs) > 1 else [],
         runs=[_run(run, galleries) for run in runs],
     )
 
@@ -72,7 +74,7 @@ def _run(run: Run, galleries: int) -> dict[str, Any]:
         "notices": summary.notices(run),
         "facts": summary.facts(run),
         "rows": summary.rows(run),
-        "by_eps": list(_by_eps([(None, curve) for curve in curves(run.evaluations)])),
+        "by_eps": list(_by_eps([(run, curve) for curve in curves(run.evaluations)], 1)),
         "training": list(_training(run)),
         "epochs": run.epochs,
         "evaluations": [_evaluation(e, e is best, galleries) for e in run.evaluations],
@@ -99,13 +101,15 @@ def _evaluation(evaluation: Evaluation, is_best: bool, galleries: int) -> dict[s
     }
 
 
-def _by_eps(found: Sequence[tuple[Run | None, Curve]]) -> Iterator[Figure]:
-    """Draw one chart a norm, of one run's curves or of all runs' together."""
+def _by_eps(found: Sequence[tuple[Run, Curve]], runs: int) -> Iterator[Figure]:
+    """Draw a chart a norm: of one run's curves, or of those of several runs together."""
     for norm in dict.fromkeys(curve.norm for _, curve in found):
+        of_norm = [(run, curve) for run, curve in found if curve.norm == norm]
+        if len({run.name for run, _ in of_norm}) < min(runs, 2):
+            continue
         named = [
-            (f"{run.name}, {curve.attack}" if run else curve.attack, curve)
-            for run, curve in found
-            if curve.norm == norm
+            (f"{run.name}, {curve.attack}" if runs > 1 else curve.attack, curve)
+            for run, curve in of_norm
         ]
         sizes = sorted({rate.n for _, curve in named for rate in curve.rates})
         minimal = any(curve.minimal for _, curve in named)
@@ -148,11 +152,13 @@ def _figures(evaluation: Evaluation) -> Iterator[Figure]:
     shown = by_class[:FEW_CLASSES]
     n = record.robust.n
     if len(shown) > 1 and math.isfinite(record.threat.eps):
-        chosen = f"the {len(shown)} least robust of {len(by_class)} classes"
+        chosen = "each class"
+        if len(by_class) > len(shown):
+            chosen = f"the {len(shown)} least robust of {len(by_class)} classes"
         yield Figure(
             plots.by_class(shown),
-            f"Clean and robust accuracy of {chosen if len(by_class) > len(shown) else 'each class'},"
-            f" the least robust on top; {n} points in all, lines are 95 % intervals.",
+            f"Clean and robust accuracy of {chosen}, the least robust on top;"
+            f" {n} points in all, lines are 95 % intervals.",
         )
     if len(record.parts) > 1:
         yield Figure(
@@ -198,4 +204,5 @@ def _matrices(evaluation: Evaluation) -> Iterator[Matrix]:
             else (),
             "" if few else images.heat_map(matrix),
             int(matrix.sum()),
+            max(map(len, names)) > 3,
         )

@@ -107,12 +107,14 @@ def png(pixels: NDArray[np.floating[Any]]) -> str:
 
     file = io.BytesIO()
     grey = pixels.ndim == 2
-    imsave(file, np.clip(np.repeat(pixels[..., None], 3, 2) if grey else pixels, 0, 1), format="png")
+    imsave(
+        file, np.clip(np.repeat(pixels[..., None], 3, 2) if grey else pixels, 0, 1), format="png"
+    )
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def heat_map(matrix: NDArray[np.int64]) -> str:
-    """Draw a confusion matrix, a pixel a cell: blue on the diagonal, orange off it, by row share."""
+    """Draw a confusion matrix, a pixel a cell: blue on the diagonal, orange off it."""
     import numpy as np
 
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)

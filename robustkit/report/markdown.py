@@ -19,8 +19,8 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def escape(text: object) -> str:
-    """Make text mean itself in a Markdown table."""
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", words.plain(text))
+    """Make text mean itself in Markdown, in a table or out of one."""
+    return re.sub(r"([\\`*_<>|#~]|(?<=\])\()", r"\\\1", words.plain(text))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
@@ -85,7 +85,10 @@ def _accuracies(rows: Sequence[summary.Row]) -> Iterator[str]:
     for row in rows:
         for kind, notes in (("Warning", row.warnings), ("Remark", row.remarks)):
             for note in notes:
-                yield from (f"> {kind}, {escape(row.attack)} {escape(row.threat)}: {escape(note)}", "")
+                yield from (
+                    f"> {kind}, {escape(row.attack)} {escape(row.threat)}: {escape(note)}",
+                    "",
+                )
 
 
 def _parts(evaluation: Evaluation) -> Iterator[str]:

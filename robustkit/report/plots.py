@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from robustkit.records import EpochLine, Rate
@@ -22,7 +22,7 @@ COLOURS = {
 SERIES = [COLOURS[f"s{i}"] for i in range(1, 7)]
 MARKERS = "osD^vP"
 STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))]
-RC: dict[str, Any] = {
+RC: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9,
@@ -45,6 +45,7 @@ RC: dict[str, Any] = {
     "lines.markersize": 4,
 }
 _salts = itertools.count()
+Series = Mapping[str, Sequence[float | None]]
 
 
 def _svg(draw: Callable[[Any], None], height: float = 3.1) -> str:
@@ -68,7 +69,7 @@ def _inline(svg: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg).replace("xlink:href", "href")
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return re.sub(r"\s*\n\s*", " ", svg)
@@ -86,7 +87,10 @@ def _percent_axis(axes: Any, top: float = 1.0) -> None:
 
 
 def _lines(
-    axes: Any, epochs: Sequence[EpochLine], series: dict[str, Sequence[float | None]], best: int | None
+    axes: Any,
+    epochs: Sequence[EpochLine],
+    series: Series,
+    best: int | None,
 ) -> None:
     """Draw series by epoch, absent values left out, and mark the epoch whose weights were kept."""
     from matplotlib.ticker import MaxNLocator
@@ -97,7 +101,7 @@ def _lines(
             marker = MARKERS[i] if len(known) <= 30 else ""
             axes.plot(*zip(*known, strict=True), STYLES[i], marker=marker, c=SERIES[i], label=name)
     if best is not None:
-        axes.axvline(best, color=COLOURS["muted"], lw=1, ls=(0, (1, 2)), label="weights kept")
+        axes.axvline(best, color=COLOURS["muted"], lw=1.4, ls=(0, (1, 2)), label="weights kept")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes, 2)
@@ -107,7 +111,7 @@ def accuracy_by_epoch(epochs: Sequence[EpochLine], best: int | None) -> str:
     """Draw training, held-out and held-out adversarial accuracy by epoch."""
 
     def draw(axes: Any) -> None:
-        series = {
+        series: Series = {
             "training": [e.train_accuracy for e in epochs],
             "held-out": [e.heldout_accuracy for e in epochs],
             "held-out, adversarial": [e.heldout_adversarial for e in epochs],
@@ -142,7 +146,7 @@ def loss_by_epoch(epochs: Sequence[EpochLine], best: int | None) -> str:
     """Draw training and held-out loss by epoch."""
 
     def draw(axes: Any) -> None:
-        series = {
+        series: Series = {
             "training": [e.loss for e in epochs],
             "held-out": [e.heldout_loss for e in epochs],
         }
@@ -175,7 +179,13 @@ def robustness_by_eps(curves: Sequence[tuple[str, Curve]]) -> str:
             axes.fill_between(curve.eps, low, high, color=colour, alpha=0.16, lw=0, step=step)
             draw_style = "steps-post" if curve.minimal else "default"
             axes.plot(
-                curve.eps, values, ls=style, marker=marker, c=colour, label=name, drawstyle=draw_style
+                curve.eps,
+                values,
+                ls=style,
+                marker=marker,
+                c=colour,
+                label=name,
+                drawstyle=draw_style,
             )
         axes.set_xlabel(f"{curves[0][1].norm} perturbation size eps")
         axes.set_xlim(left=0)
@@ -189,15 +199,17 @@ def by_class(rows: Sequence[tuple[str, Rate, Rate]]) -> str:
     """Draw clean and robust accuracy of each class with 95 % intervals, the least robust on top."""
 
     def draw(axes: Any) -> None:
-        for i, name in enumerate(["clean", "robust"]):
-            rates = [row[1 + i] for row in rows]
+        columns = {"clean": [row[1] for row in rows], "robust": [row[2] for row in rows]}
+        for i, (name, rates) in enumerate(columns.items()):
             values = [rate.value for rate in rates]
             spread = [
                 [rate.value - rate.low for rate in rates],
                 [rate.high - rate.value for rate in rates],
             ]
             places = [k + 0.16 * (2 * i - 1) for k in range(len(rows))]
-            axes.errorbar(values, places, xerr=spread, fmt=MARKERS[i], c=SERIES[i], lw=1, label=name)
+            axes.errorbar(
+                values, places, xerr=spread, fmt=MARKERS[i], c=SERIES[i], lw=1, label=name
+            )
         axes.set_yticks(range(len(rows)), [_short(row[0]) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
@@ -217,8 +229,8 @@ def breakers(evaluation: Evaluation) -> str:
 
     def draw(axes: Any) -> None:
         bars = axes.barh(range(len(names)), counts, color=colours, height=0.66)
-        share = [f" {c} ({100 * c / record.clean.n if record.clean.n else 0:.1f} %)" for c in counts]
-        axes.bar_label(bars, share, color=COLOURS["ink"], fontsize=8.5)
+        share = [f"{c} ({100 * c / record.clean.n if record.clean.n else 0:.1f} %)" for c in counts]
+        axes.bar_label(bars, share, color=COLOURS["ink"], fontsize=8.5, padding=4)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, max(*counts, 1) * 1.25)

@@ -77,9 +77,21 @@ def verdict(run: Run) -> str:
     attack = plain(record.attack.get("name", "?"))
     if math.isinf(record.threat.eps):
         size = median_size(chosen)
-        return f"Median smallest {record.threat.norm} perturbation {size} by {attack} on {points}; {clean}."
+        found = f"Median smallest {record.threat.norm} perturbation {size}"
+        return f"{found} by {attack} on {points}; {clean}."
     robust = with_interval(record.robust)
-    return f"Robust accuracy {robust} under {label(record)} on {points}; {clean}."
+    return (
+        f"Robust accuracy {robust} under {label(record)} on {points}{_worse(run, chosen)}; {clean}."
+    )
+
+
+def _worse(run: Run, chosen: Evaluation) -> str:
+    """Say the worst case at the threat of a verdict, where other attacks lower its number."""
+    for worst in worst_cases(run.evaluations):
+        theirs = any(evaluation is chosen for evaluation in worst.evaluations)
+        if theirs and worst.robust.count < chosen.record.robust.count:
+            return f", {with_interval(worst.robust)} under all {len(worst.evaluations)} attacks"
+    return ""
 
 
 def median_size(evaluation: Evaluation) -> str:
@@ -101,7 +113,9 @@ def notices(run: Run) -> list[str]:
         done = f"after {record.epochs_done} of {record.epochs} epochs"
         found.append(f"Training stopped {done}: {plain(record.stopped)}")
     elif record and not record.finished:
-        found.append(f"Training is unfinished: {record.epochs_done} of {record.epochs} epochs done.")
+        found.append(
+            f"Training is unfinished: {record.epochs_done} of {record.epochs} epochs done."
+        )
     if len({e.record.model_hash for e in run.evaluations}) > 1:
         found.append("The evaluations are of different weights: the model changed between them.")
     chosen = headline(run)
@@ -128,7 +142,9 @@ def remarks(record: EvalRecord) -> tuple[str, ...]:
     if record.judged_by > 1:
         found += (f"each verdict was judged over {record.judged_by} seeded passes",)
     if any(part.spread for part in record.parts):
-        found += ("passes marked ~ are spread evenly: the attack did not say which points it asked",)
+        found += (
+            "passes marked ~ are spread evenly: the attack did not say which points it asked",
+        )
     return found
 
 
@@ -211,9 +227,14 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Epochs", f"{record.epochs_done} of {record.epochs}"),
         ("Weights kept", f"{selected}{by}"),
     ]
-    for name, held in (("clean", record.heldout_clean), ("adversarial", record.heldout_adversarial)):
+    for name, held in (
+        ("clean", record.heldout_clean),
+        ("adversarial", record.heldout_adversarial),
+    ):
         if held is not None:
-            found.append((f"Held-out {name}", f"{with_interval(held)}, {held.n} points"))
+            found.append(
+                (f"Held-out {name} (selection)", f"{with_interval(held)}, {held.n} points")
+            )
     return [*found, ("Seed", str(record.seed)), *origins(origin)]
 
 
@@ -234,7 +255,11 @@ def origins(origin: Provenance) -> list[tuple[str, str]]:
     """Give where a number comes from, as (name, value)."""
     versions = ", ".join(f"{plain(k)} {plain(v)}" for k, v in origin.versions.items())
     found = [
-        ("Device", f"{plain(origin.device)}, {origin.processes} process(es) × {origin.threads} thread(s)"),
+        (
+            "Device",
+            f"{plain(origin.device)}, {_many(origin.processes, 'process', 'es')} of"
+            f" {_many(origin.threads, 'thread', 's')}",
+        ),
         ("Versions", versions),
         ("Commit", plain(origin.commit)),
         ("Command", plain(origin.command)),
@@ -242,6 +267,10 @@ def origins(origin: Provenance) -> list[tuple[str, str]]:
         ("Time", duration(origin.seconds)),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _many(n: int, noun: str, plural: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}{plural}"
 
 
 def evaluation_origins(record: EvalRecord) -> list[tuple[str, str]]:
