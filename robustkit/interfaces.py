@@ -136,6 +136,11 @@ class Terms:
     more: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def hard_labels(y: Tensor) -> Tensor:
+    """Give labels (N,) of labels that may be soft (N, classes): the class of most weight."""
+    return y if y.dim() == 1 else y.argmax(1)
+
+
 class Rng(Protocol):
     """Random numbers that are a function of seed, component, point and `at`, and of nothing else.
 

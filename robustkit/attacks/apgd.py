@@ -161,13 +161,19 @@ class APGD(Attack):
         s.rises = torch.zeros_like(s.rises)
 
 
+def target_lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Give the targeted difference of logits ratio (N,), unscaled below four classes."""
+    enough = logits.shape[1] >= TARGETED_DLR_CLASSES
+    return (targeted_dlr if enough else lead)(logits, y, target)
+
+
 class UntargetedAPGD(APGD):
-    """APGD on a loss of the label, or with `target` on its negative at the target."""
+    """APGD on a loss of the label, or of the target where one is asked for."""
 
     @staticmethod
     @abstractmethod
-    def surrogate(logits: Tensor, y: Tensor) -> Tensor:
-        """Give what is ascended (N,)."""
+    def surrogate(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        """Give what is ascended (N,) to leave y (N,), or to reach target (N,)."""
 
     @torch.no_grad()
     def perturb(
@@ -182,9 +188,8 @@ class UntargetedAPGD(APGD):
         search = Search(self, victim, x, y, threat, target)
 
         def objective(logits: Tensor, rows: Tensor) -> Tensor:
-            if target is None:
-                return self.surrogate(logits, search.label[rows])
-            return -self.surrogate(logits, target[rows])
+            to = None if target is None else target[rows]
+            return self.surrogate(logits, search.label[rows], to)
 
         for restart in range(self.restarts):
             self.run(search, objective, threat, rng, ("start", restart))
@@ -197,17 +202,25 @@ class APGDCE(UntargetedAPGD):
     name = "apgd-ce"
 
     @staticmethod
-    def surrogate(logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits, y, reduction="none")
+    def surrogate(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        if target is None:
+            return F.cross_entropy(logits, y, reduction="none")
+        return -F.cross_entropy(logits, target, reduction="none")
 
 
 class APGDDLR(UntargetedAPGD):
-    """Auto-PGD on the difference of logits ratio; below three classes on the margin."""
+    """Auto-PGD on the difference of logits ratio; below three classes on the margin.
+
+    With a target it ascends what apgd-t does: the plain ratio is constant where the target ranks
+    third.
+    """
 
     name = "apgd-dlr"
 
     @staticmethod
-    def surrogate(logits: Tensor, y: Tensor) -> Tensor:
+    def surrogate(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
+        if target is not None:
+            return target_lead(logits, y, target)
         return dlr(logits, y) if logits.shape[1] >= DLR_CLASSES else margin(logits, y)
 
     def remarks(self, classes: int, threat: ThreatModel) -> Sequence[str]:
@@ -247,8 +260,7 @@ class APGDTargeted(APGD):
         for rank, to in enumerate(targets.unbind(1), start=2):
 
             def objective(logits: Tensor, rows: Tensor, to: Tensor = to) -> Tensor:
-                enough = logits.shape[1] >= TARGETED_DLR_CLASSES
-                return (targeted_dlr if enough else lead)(logits, search.label[rows], to[rows])
+                return target_lead(logits, search.label[rows], to[rows])
 
             for restart in range(self.restarts):
                 self.run(search, objective, threat, rng, ("start", restart, rank))

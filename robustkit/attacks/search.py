@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustkit.errors import BadValueError
-from robustkit.interfaces import Attack, Victim
+from robustkit.interfaces import Attack, Victim, hard_labels
 from robustkit.threat import ThreatModel, per_point
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -46,7 +46,7 @@ class Search:
                 "'fab-t' looks for the smallest perturbation"
             )
         self.victim, self.x, self.y, self.target = victim, x, y, target
-        self.label = y if y.dim() == 1 else y.argmax(1)
+        self.label = hard_labels(y)
         self.x_adv = x.detach().clone()
         self.loss = x.new_full((len(x),), -torch.inf)
         self.wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)

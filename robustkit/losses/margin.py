@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustkit.errors import BadValueError
-from robustkit.interfaces import At, Loss
+from robustkit.interfaces import At, Loss, hard_labels
 
 DLR_CLASSES = 3
 """DLR's scale is the distance of the largest from the third largest logit."""
@@ -48,18 +48,22 @@ def lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 class Margin(Loss):
-    """The largest other logit minus the true one: what an attack ascends until it is positive."""
+    """The largest other logit minus the true one: what an attack ascends until it is positive.
+
+    Of soft labels the class of most weight counts.
+    """
 
     name = "margin"
 
     def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
-        return margin(logits, y)
+        return margin(logits, hard_labels(y))
 
 
 class DLR(Loss):
     """The difference of logits ratio: a margin that ignores shift and scale of the logits.
 
-    Raises BadValueError below three classes. Croce and Hein 2020 (arXiv 2003.01690), equation 6.
+    Of soft labels the class of most weight counts. Raises BadValueError below three classes.
+    Croce and Hein 2020 (arXiv 2003.01690), equation 6.
     """
 
     name = "dlr"
@@ -70,4 +74,4 @@ class DLR(Loss):
                 f"loss 'dlr' needs {DLR_CLASSES} classes, the model has {logits.shape[1]}; "
                 "use 'margin'"
             )
-        return dlr(logits, y)
+        return dlr(logits, hard_labels(y))
