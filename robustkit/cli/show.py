@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from robustkit.interfaces import Clock
     from robustkit.records import EpochLine, Rate
 
 
@@ -27,7 +28,10 @@ def percent(rate: Rate) -> str:
 
 
 class Bars:
-    """A context that draws bars with time left where stderr is a terminal."""
+    """A context that draws bars with time left where stderr is a terminal.
+
+    Nothing is drawn before the first step: until then it can travel to another process.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -44,8 +48,10 @@ class Bars:
         )
 
     def __enter__(self) -> Self:
-        self.bars.start()
         return self
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
 
     def __exit__(
         self,
@@ -67,11 +73,14 @@ class TrainProgress(Bars):
         super().__init__()
         self._task: TaskID | None = None
 
-    def step(self, done: int, total: int) -> None:
-        """Hear that `done` of all `total` steps are taken."""
+    def step(self, clock: Clock) -> None:
+        """Hear that a step is about to be taken."""
         if self._task is None:
-            self._task = self.bars.add_task("train", total=total, status="")
-        self.bars.update(self._task, completed=done, total=total)
+            self.bars.start()
+            self._task = self.bars.add_task("train", total=clock.steps, status="")
+        self.bars.update(self._task, completed=clock.step)
+        if clock.step + 1 == clock.steps:
+            self.bars.stop()
 
     def epoch(self, line: EpochLine) -> None:
         """Hear how an epoch ended."""
@@ -97,6 +106,8 @@ class EvalProgress(Bars):
     def update(self, attack: str, part: str, done: int, total: int, bound: float) -> None:
         """Hear that `done` of `total` units of an attack are done, and at most `bound` robust."""
         status = f"{part}: robust <= {100 * bound:.1f} %"
+        if not self._tasks:
+            self.bars.start()
         if attack not in self._tasks:
             self._tasks[attack] = self.bars.add_task(attack, total=total, status=status)
         self.bars.update(self._tasks[attack], completed=done, total=total, status=status)
