@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,7 @@ def test_crop_is_a_window_of_the_padded_image():
         assert len(places) == 1
         offsets.add(places[0])
     assert {i for i, _ in offsets} == {j for _, j in offsets} == set(range(5))
+    assert len(offsets) > 15  # of 25: the two directions are drawn apart
 
 
 def test_flip_mirrors_half_of_the_points():
@@ -369,6 +371,13 @@ def test_folder_reads_parts_classes_and_pixels(photos: Path):
     assert (x[:, 2] == 255).all()
 
 
+def test_folder_keeps_every_pixel_in_its_place(photos: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photos / "train" / "cat" / "0.png")
+    x = Folder(path=photos).split("train").take(torch.tensor([0]))[0]
+    assert np.array_equal(x.numpy(), pixels.transpose(2, 0, 1))
+
+
 def test_folder_is_decoded_once_until_it_changes(photos: Path, monkeypatch):
     cache = photos.parent / "cache"
     first = Folder(path=photos).split("train")
@@ -463,6 +472,12 @@ def test_npz_layouts_all_give_the_same_images(save):
     assert grey.shape == (1, 5, 6)
 
 
+def test_npz_rounds_floats_to_the_nearest_level(save):
+    x = np.array([0.0, 0.0019, 0.0021, 0.999, 1.0]).reshape(1, 1, 5).repeat(10, 0)
+    train = save(x=x, y=np.arange(10) % 2)()
+    assert train.take(torch.tensor([0])).flatten().tolist() == [0, 0, 1, 255, 255]
+
+
 def test_npz_in_one_piece_holds_a_fifth_out(save):
     x, y = np.zeros((20, 4, 4), np.uint8), np.arange(20) % 2
     x[:, 0, 0] = np.arange(20)
@@ -513,3 +528,16 @@ def test_importing_the_data_layer_stays_light():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL, reason="ROBUSTKIT_DATA names no folder of data")
+def test_real_cifar10_of_jpeg_files(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("ROBUSTKIT_CACHE", str(tmp_path / "cache"))
+    with tarfile.open(Path(REAL or "") / "cifar10-jpg.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    train, test = (Folder(path=tmp_path / "cifar10-jpg").split(p) for p in ("train", "test"))
+    said = describe(train)
+    assert (train.shape, len(train), len(test)) == ((3, 32, 32), 50000, 10000)
+    assert said["counts"] == [5000] * 10
+    assert said["mean"] == pytest.approx([0.491, 0.482, 0.447], abs=2e-3)

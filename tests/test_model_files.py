@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from robustkit.errors import BadValueError, RobustkitError, UnsafeFileError
-from robustkit.models import load_model, save_model
+from robustkit.models import files, load_model, save_model
 from robustkit.models.cnn import CNN
 from robustkit.models.mlp import MLP
 from robustkit.models.unsafe import would_run
@@ -225,14 +225,16 @@ def test_would_run_reads_every_way_of_naming():
     assert would_run(pickle.dumps({"a": [1, 2.5, None, "x"]})) == []
 
 
-def test_a_disguised_pickle_still_does_not_run(path: Path, tmp_path: Path):
-    """Where the reader is misled, torch's own loader is the second wall."""
+@pytest.mark.parametrize("form", ["pickle", "zip", "legacy"])
+def test_torchs_own_loader_is_a_second_wall(path: Path, tmp_path: Path, monkeypatch, form):
+    """Where a pickle would mislead our reader, nothing runs all the same."""
+    monkeypatch.setattr(files, "would_run", lambda data: [])
     mark = tmp_path / "mark"
-    # The memo's first entry is a tuple, which this reader takes for the text before it.
-    body = b"\x80\x04\x82\x07" + pickle.dumps(Mark(mark), 2)[2:]
-    path.write_bytes(body)
-    with pytest.raises(RobustkitError):
-        load_model(path)
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(Mark(mark)))
+    else:
+        torch.save(Mark(mark), path, _use_new_zipfile_serialization=form == "zip")
+    refusal(path, "damaged")
     assert not mark.exists()
 
 
