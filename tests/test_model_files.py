@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, what: str, kind: type[RobustkitError] = BadValueError) -> str:
-    with pytest.raises(RobustkitError) as caught:
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(RobustkitError) as caught:
         load_model(path)
+    assert warned == []
     message = str(caught.value)
     assert type(caught.value) is kind
     assert "\n" not in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,8 @@ def _read(path: Path) -> object:
     if text := _text(data):
         raise BadValueError(f"model file '{path}' is {text}, not a model; download it again")
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # a foreign file gets one line, not two
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     # Damage shows as anything: unpickling, runtime, key, type, memory and overflow errors; and
     # torch's text advises to load it all the same.
     except Exception:
