@@ -96,7 +96,7 @@ class Catalog:
         if (kind, name) not in self.entries:
             hint = ""
             if elsewhere := self.named(name):
-                hint = f"'{name}' is a {' and a '.join(e.kind for e in elsewhere)}"
+                hint = f"'{name}' is registered as {' and '.join(e.kind for e in elsewhere)}"
             elif self.problems:
                 hint = "some plugins were set aside, see 'robustkit plugins list'"
             raise UnknownNameError(kind, name, (e.name for e in self.of_kind(kind)), hint)
