@@ -171,8 +171,8 @@ def test_the_verdict_is_of_the_runs_own_threat_and_prefers_autoattack(tmp_path: 
 
 
 def test_where_numbers_come_from_is_told(digits: Path, page: str) -> None:
-    text = markdown.render(collect([digits])).replace("\\", "")
-    for text in (Page(page).text, text):
+    written = markdown.render(collect([digits])).replace("\\", "")
+    for text in (Page(page).text, written):
         for expected in ("0123456789ab", "torch 2.15.0", "feedbeef", "cpu (x86_64)", "1 min 23 s"):
             assert expected in text
     assert "[trainer]" in page
@@ -296,6 +296,13 @@ def test_a_hundred_classes_of_long_and_hostile_names(tmp_path: Path) -> None:
     assert "](" not in markdown.render(runs)
     for shown in (text, markdown.render(runs), in_terminal(runs)):
         assert "\x1b" not in shown
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    write_eval(folder, classes=["$\\frac$", "<b>$"], shown=0)
+    charts = re.findall(r"<svg .*?</svg>", html.render([one(folder)]), flags=re.S)
+    assert any("$\\frac$" in chart and "&lt;b&gt;$" in chart for chart in charts)
 
 
 def test_a_heat_map_is_blue_on_the_diagonal_and_orange_off_it() -> None:
@@ -428,9 +435,10 @@ def test_attacks_of_other_options_do_not_share_a_column(tmp_path: Path) -> None:
 def test_the_terminal_fits_80_columns(digits: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / ("a-very-long-name-" * 3))
     write_eval(other, "autoattack", eps=8 / 255, shown=0, warnings=("masking " * 20,))
-    for line in in_terminal(collect([digits, other.path])).splitlines():
-        assert len(line) <= 80
-    assert "65.3 % [60.2, 70.0]" in in_terminal(collect([digits, other.path]))
+    shown = in_terminal(collect([digits, other.path]))
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "…" not in shown
+    assert re.search(r"autoattack +linf 0.1 +360 +95.0 % +65.3 % \[60.2, 70.0\]", shown)
 
 
 def test_markdown_tables_keep_their_columns(digits: Path) -> None:
