@@ -435,10 +435,12 @@ def test_attacks_of_other_options_do_not_share_a_column(tmp_path: Path) -> None:
 def test_the_terminal_fits_80_columns(digits: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / ("a-very-long-name-" * 3))
     write_eval(other, "autoattack", eps=8 / 255, shown=0, warnings=("masking " * 20,))
+    write_eval(other, "an-attack-of-a-very-long-name", eps=0.1, shown=0)
     shown = in_terminal(collect([digits, other.path]))
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert "…" not in shown
     assert re.search(r"autoattack +linf 0.1 +360 +95.0 % +65.3 % \[60.2, 70.0\]", shown)
+    assert re.search(r"linf 0.1 .* 68.3 % \[63.4, 72.9\] \(1\)", shown)
 
 
 def test_markdown_tables_keep_their_columns(digits: Path) -> None:

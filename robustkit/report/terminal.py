@@ -21,12 +21,12 @@ def show(runs: Sequence[Run], console: Console | None = None) -> None:
     from rich.text import Text
 
     console = console or Console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     several = len(runs) > 1
     if several:
-        table.add_column("Run", overflow="fold", max_width=18)
-    table.add_column("Attack", overflow="fold", min_width=10)
-    table.add_column("Threat", overflow="fold", min_width=10)
+        table.add_column("Run", overflow="fold", max_width=12)
+    table.add_column("Attack", overflow="fold")
+    table.add_column("Threat", overflow="fold")
     for title in ("Points", "Clean", "Robust [95 %]"):
         table.add_column(title, justify="right", no_wrap=True)
     notes: list[str] = []
