@@ -143,7 +143,11 @@ def _training(run: Run) -> Iterator[Figure]:
         "Generalisation gap by epoch: training accuracy less held-out accuracy. Where training is"
         " adversarial, compare it with the held-out adversarial accuracy.",
     )
-    yield Figure(plots.loss_by_epoch(epochs, best), "Mean loss by epoch.")
+    yield Figure(
+        plots.loss_by_epoch(epochs, best),
+        "Mean loss by epoch: the trainer's own in training, cross-entropy on clean held-out points;"
+        " where the two are different losses only their trends compare.",
+    )
     yield Figure(plots.rate_by_epoch(epochs, best), "Learning rate by epoch.")
 
 
