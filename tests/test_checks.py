@@ -106,6 +106,14 @@ def test_a_few_dead_gradients_are_no_masking() -> None:
     assert "11%" in checks.masked_gradients(gradient)[0]
 
 
+def test_a_few_confident_answers_are_no_saturation() -> None:
+    logits = torch.tensor([[20.0, 0.0, 3.0]] * 10 + [[16.0, 0.0, 1.0]] * 90)
+    assert checks.saturated(logits) == []
+    logits[10, 0] = 20.0
+    assert "saturated on 11%" in checks.saturated(logits)[0]
+    assert checks.saturated(logits[:, :1]) == []
+
+
 def test_uint8_becomes_unit_range_and_floats_must_be() -> None:
     whole = torch.tensor([[0, 255]], dtype=torch.uint8)
     assert checks.unit_range(whole, boxed=True).tolist() == [[0.0, 1.0]]

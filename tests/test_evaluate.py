@@ -88,6 +88,8 @@ def test_confusions_count_what_broke_and_else_the_clean_prediction(tmp_path: Pat
     assert np.trace(clean) == 190
     # Two classes: what is broken or wrong when clean is predicted as the other one.
     assert np.trace(adversarial) == record.robust.count
+    falls = (points.labels == 0) & (points.adversarial_predictions == 1)
+    assert adversarial[0, 1] == falls.sum() != adversarial[1, 0]
     assert np.array_equal(points.adversarial_predictions == points.labels, points.robust)
 
 
@@ -143,17 +145,18 @@ def test_a_sound_part_gives_the_verdict_that_a_broken_one_did_not(tmp_path: Path
     assert set(points.broken_by.tolist()) == {-3, -2, 1}
 
 
-def test_the_smallest_perturbation_gives_every_eps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("nearest", "nearer"), ("nearer", "nearest")])
+def test_the_smallest_perturbation_gives_every_eps(names: tuple[str, ...], tmp_path: Path) -> None:
     model = Linear()
     images = linear_images(model)
-    attack = Several(names=("nearest", "nearer"))
+    attack = Several(names=names)
     (record,) = run(tmp_path, model, images, [attack], ThreatModel("linf", "inf"))
     points = points_of(tmp_path, record)
     x = images.take(torch.from_numpy(points.ids)).float() / 255
     right = points.broken_by >= 0
     assert [p.attacked for p in record.parts] == [190, 190]
     assert record.robust.count == 0
-    assert set(points.broken_by.tolist()) == {-2, 1}
+    assert set(points.broken_by.tolist()) == {-2, names.index("nearer")}
     expected = model.radius(x, "linf").numpy()[right] * 1.001
     assert points.sizes[right] == pytest.approx(expected, rel=1e-2)
     for eps in (0.001, 0.004, 0.01):
@@ -187,6 +190,16 @@ def test_verdicts_do_not_depend_on_the_batch_size(attack: Step, tmp_path: Path) 
         tables.append(table)
     assert 0 < sum(tables[0]["robust"]) < 320
     assert tables[0] == tables[1] == tables[2]
+
+
+def test_verdicts_do_not_depend_on_a_points_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, test = digits()
+    (one,) = run(tmp_path / "one", model, test, [Walk()], ThreatModel("linf", 0.1))
+    monkeypatch.setattr(blocks, "BLOCK", 50)
+    (many,) = run(tmp_path / "many", model, test, [Walk()], ThreatModel("linf", 0.1))
+    assert verdicts(tmp_path / "one", one) == verdicts(tmp_path / "many", many)
 
 
 def test_a_larger_limit_extends_a_smaller_one(tmp_path: Path) -> None:
@@ -485,6 +498,9 @@ def test_without_resume_it_begins_anew(tmp_path: Path, monkeypatch: pytest.Monke
     model, test = digits()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, model, test, [KILLED[0]], KILLED[1], progress=Impatient(14))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, model, test, [KILLED[0]], KILLED[1], progress=Impatient(2))
+    assert len(list(tmp_path.glob("eval/*.partial/block*"))) <= 2
     watcher = Watcher()
     run(tmp_path, model, test, [KILLED[0]], KILLED[1], progress=watcher)
     assert watcher.notes == []
