@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA = 1
+Arrays = TypeVar("Arrays", "EvalPoints", "Gallery")
 
 
 class Record(BaseModel):
@@ -232,7 +233,7 @@ class EvalPoints:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the arrays. Raises BadValueError where the file is damaged."""
-        return cls(**read_arrays(path))
+        return _read_table(cls, path)
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class Gallery:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the images. Raises BadValueError where the file is damaged."""
-        return cls(**read_arrays(path))
+        return _read_table(cls, path)
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -271,6 +272,13 @@ def read_arrays(path: Path) -> dict[str, Any]:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BadValueError(f"'{path}' cannot be read: {error}") from None
+
+
+def _read_table(kind: type[Arrays], path: Path) -> Arrays:
+    arrays, names = read_arrays(path), [field.name for field in fields(kind)]
+    if sorted(arrays) != sorted(names):
+        raise BadValueError(f"'{path}' is damaged: its arrays are not {', '.join(names)}")
+    return kind(**arrays)
 
 
 @dataclass(frozen=True)
@@ -312,11 +320,15 @@ class RunFolder:
         return self.evaluations / f"{stem}.gallery.npz"
 
     def epochs(self) -> list[EpochLine]:
-        """Read metrics.jsonl; empty where there is none."""
+        """Read metrics.jsonl; empty where there is none. Raises BadValueError where damaged."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text("utf-8").splitlines()
-        return [EpochLine.model_validate_json(line) for line in lines if line.strip()]
+        try:
+            lines = self.metrics.read_text("utf-8").splitlines()
+            return [EpochLine.model_validate_json(line) for line in lines if line.strip()]
+        except (ValidationError, UnicodeDecodeError):
+            reason = "a line is not that of an epoch"
+            raise BadValueError(f"'{self.metrics}' is damaged: {reason}") from None
 
     def results(self) -> Iterator[tuple[EvalRecord, EvalPoints]]:
         """Give every finished evaluation of this run, in order of name."""

@@ -18,13 +18,7 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from robustkit.interfaces import Clock
-    from robustkit.records import EpochLine, Rate
-
-
-def percent(rate: Rate) -> str:
-    """Write a rate with its interval: "61.4 % [55.9, 66.7] of 360"."""
-    low, high = 100 * rate.low, 100 * rate.high
-    return f"{100 * rate.value:.1f} % [{low:.1f}, {high:.1f}] of {rate.n}"
+    from robustkit.records import EpochLine
 
 
 class Bars:

@@ -101,11 +101,11 @@ def run(
 
 def print_result(record: RunRecord, folder: RunFolder) -> None:
     """Say what came out, and what one does next."""
-    from robustkit.cli.show import percent
+    from robustkit.report.words import with_interval
 
     clean, adversarial = record.heldout_clean, record.heldout_adversarial
     if clean:
-        print(f"held-out accuracy, epoch {record.best_epoch}: {percent(clean)}")
+        print(f"held-out accuracy, epoch {record.best_epoch}: {with_interval(clean)}")
     if adversarial:
-        print(f"held-out accuracy under {record.selected_by}: {percent(adversarial)}")
+        print(f"held-out accuracy under {record.selected_by}: {with_interval(adversarial)}")
     print(f"{folder.model}\nnext: robustkit eval {folder.model} --attack autoattack")

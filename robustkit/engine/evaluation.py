@@ -192,5 +192,5 @@ def finished(path: Path) -> EvalRecord | None:
     try:
         EvalPoints.read(points)
         return EvalRecord.read(record)
-    except (BadValueError, TypeError):
+    except BadValueError:
         return None

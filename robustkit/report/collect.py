@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from robustkit import recipe
 from robustkit.errors import BadValueError, nearest
 from robustkit.records import EpochLine, EvalPoints, EvalRecord, Gallery, RunFolder, RunRecord
@@ -73,7 +71,7 @@ def _read_run(path: Path, name: str) -> Run:
         recipe=folder.recipe.read_text("utf-8") if table else "",
         title=title,
         source=str(table.get("source", "")),
-        epochs=_epochs(folder),
+        epochs=tuple(folder.epochs()),
         evaluations=tuple(sorted(_evaluations(folder), key=_by_threat)),
         unfinished=tuple(sorted(p.stem for p in folder.evaluations.glob("*.partial"))),
     )
@@ -87,19 +85,12 @@ def _runs_near(path: Path) -> Iterator[str]:
         yield str(path.parent)
 
 
-def _epochs(folder: RunFolder) -> tuple[EpochLine, ...]:
-    try:
-        return tuple(folder.epochs())
-    except (ValidationError, UnicodeDecodeError, OSError):
-        raise damaged(folder.metrics, "a line is not that of an epoch") from None
-
-
 def _evaluations(folder: RunFolder) -> Iterator[Evaluation]:
     for path in sorted(folder.evaluations.glob("*.json")):
         record = EvalRecord.read(path)
         points_path, gallery_path = path.with_suffix(".npz"), folder.gallery(path.stem)
-        points = _arrays(EvalPoints, points_path)
-        gallery = _arrays(Gallery, gallery_path) if gallery_path.exists() else None
+        points = EvalPoints.read(points_path)
+        gallery = Gallery.read(gallery_path) if gallery_path.exists() else None
         _check_points(points_path, record, points)
         if gallery and len(gallery.x):
             _check_gallery(gallery_path, record, gallery)
@@ -109,14 +100,6 @@ def _evaluations(folder: RunFolder) -> Iterator[Evaluation]:
 def _by_threat(evaluation: Evaluation) -> tuple[str, float, str]:
     record = evaluation.record
     return record.threat.norm, record.threat.eps, str(record.attack.get("name"))
-
-
-def _arrays(kind: Any, path: Path) -> Any:
-    try:
-        return kind.read(path)
-    except TypeError:
-        names = ", ".join(kind.__dataclass_fields__)
-        raise damaged(path, f"its arrays are not {names}") from None
 
 
 def _check_points(path: Path, record: EvalRecord, points: EvalPoints) -> None:
