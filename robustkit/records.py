@@ -231,7 +231,7 @@ class EvalPoints:
         write_whole(path, lambda file: np.savez_compressed(file, **vars(self)))
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> EvalPoints:
         """Read the arrays. Raises BadValueError where the file is damaged."""
         return _read_table(cls, path)
 
@@ -255,7 +255,7 @@ class Gallery:
         write_whole(path, lambda file: np.savez_compressed(file, **vars(self)))
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> Gallery:
         """Read the images. Raises BadValueError where the file is damaged."""
         return _read_table(cls, path)
 
