@@ -63,11 +63,12 @@ def test_square_breaks_an_affine_model_well_beyond_its_radius_and_never_below(no
         assert (wrong(model, x_adv, y) == breaks).all()
 
 
+@pytest.mark.parametrize("drop", [True, False])
 @pytest.mark.parametrize("norm", NORMS)
-def test_fab_finds_the_distance_of_an_affine_model(norm: Norm) -> None:
+def test_fab_finds_the_distance_of_an_affine_model(norm: Norm, drop: bool) -> None:
     model, x, y = affine(10, 8, (1, 4, 4))
     threat = unboxed(norm, math.inf)
-    x_adv, _ = attacked(FABTargeted(), model, x, y, threat, drop=False)
+    x_adv, _ = attacked(FABTargeted(), model, x, y, threat, drop=drop)
     assert wrong(model, x_adv, y).all()
     found = threat.size(x_adv - x)
     assert torch.allclose(found, torch.full_like(found, model.radius(norm)), rtol=0.01)

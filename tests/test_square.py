@@ -6,7 +6,18 @@ import pytest
 import torch
 from attack_models import Recorder, affine, attacked, cnn, unboxed
 
-from robustkit.attacks.square import Square, bump, patch_side, pyramid, share, window
+from robustkit.attacks.square import (
+    Square,
+    bump,
+    energy,
+    l2_patch,
+    l2_start,
+    patch_side,
+    pyramid,
+    share,
+    window,
+)
+from robustkit.engine.rng import PointRng
 from robustkit.threat import Norm, ThreatModel
 
 
@@ -84,12 +95,31 @@ def test_l2_starts_from_a_grid_of_patches_and_stays_on_the_sphere() -> None:
 
 
 def test_l2_puts_what_two_squares_held_into_the_first() -> None:
-    x, (start, first) = asked("l2", 1)
-    changed = ((first - start).abs() > 1e-6).any(1)
-    assert changed[:, :9, :9].float().mean() > 0.9
-    before, after = (start - x).square(), (first - x).square()
-    # The side is 9 of 10 and both windows lie at 0, so only the scale changes outside.
-    assert torch.allclose(after[..., 9, :], before[..., 9, :], rtol=1e-3)
+    x = torch.zeros(4, 3, 20, 20)
+    threat, rng, query = unboxed("l2", 1.0), PointRng(0, "square", torch.arange(4)), 600
+    start = l2_start(x, threat, rng)
+    moved = l2_patch(x, start, threat, rng, query, side=5)
+    draws = rng.shared.uniform((5,), at=("patch", query)).tolist()
+    to, origin = window(draws[:2], 5, x), window(draws[2:4], 5, x)
+    assert to != origin
+    rest, emptied = torch.ones(20, 20, dtype=torch.bool), torch.zeros(20, 20, dtype=torch.bool)
+    rest[to], rest[origin], emptied[origin], emptied[to] = False, False, True, False
+    assert torch.allclose(moved[..., rest], start[..., rest], atol=1e-5)
+    assert start[..., emptied].any() and not moved[..., emptied].any()
+    assert torch.allclose(energy(moved), energy(start), rtol=1e-4)
+    assert not torch.allclose(moved[to], start[to], atol=1e-3)
+
+
+def test_l2_spends_what_is_left_of_eps() -> None:
+    x = torch.zeros(1, 1, 20, 20)
+    threat, rng = unboxed("l2", 1.0), PointRng(0, "square", torch.arange(1))
+    start = l2_start(x, threat, rng)
+    at = window(rng.shared.uniform((5,), at=("patch", 600)).tolist()[:2], 5, x)
+    shares = [
+        energy(l2_patch(x, scale * start, threat, rng, 600, side=5)[at]).item()
+        for scale in (1.0, 0.5)
+    ]
+    assert shares[1] > shares[0] + 0.5
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
