@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from robustkit.threat import ThreatModel
 
 
+BATCH_SIZE = 128
+
+
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model.pt, a run folder, or zoo:NAME.")],
     attack: Annotated[
@@ -37,11 +40,14 @@ def evaluate(
     settings: options.Settings = [],  # noqa: B006 - typer copies it
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Points at a time; verdicts don't depend.")
-    ] = 512,
+    ] = BATCH_SIZE,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; the model's own if absent.")
     ] = None,
     resume: options.Resume = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Do again what was finished before.")
+    ] = False,
     device: options.Device = "auto",
 ) -> None:
     """Attack a model: clean, per-attack and worst-case accuracy with 95 % intervals.
@@ -74,6 +80,7 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         resume=resume,
+        fresh=fresh,
         device=device,
     )
     terminal.show(collect([folder.path]))
@@ -90,8 +97,9 @@ def run(
     name: str,
     limit: int | None = None,
     seed: int = 0,
-    batch_size: int = 512,
+    batch_size: int = BATCH_SIZE,
     resume: bool = False,
+    fresh: bool = False,
     device: str = "auto",
 ) -> list[EvalRecord]:
     """Attack a loaded model on a data set's test part, with progress."""
@@ -117,6 +125,7 @@ def run(
             batch_size=batch_size,
             device=device,
             resume=resume,
+            fresh=fresh,
             progress=progress,
         )
 

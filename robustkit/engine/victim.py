@@ -13,7 +13,8 @@ ROUNDING = 1e-5
 
 SMALLEST = 8
 """Kernels change below a few rows, and results with them in the last bits, which an iterative
-attack amplifies: smaller calls are padded so that a verdict does not depend on the batch."""
+attack amplifies: smaller calls are padded so that a verdict does not depend on the batch (but for
+models in training mode, whose batch statistics the padding would change)."""
 
 
 class CountingVictim:
@@ -29,7 +30,7 @@ class CountingVictim:
         self.backwards = torch.zeros(n, device=device)
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        short = SMALLEST - len(x) if self.drop and len(x) else 0
+        short = 0 if self.model.training or not len(x) else SMALLEST - len(x)
         padded = torch.cat((x, x[-1:].expand(short, *x.shape[1:]))) if short > 0 else x
         logits: Tensor = self.model(padded)[: len(x)]
         self._count(self.forwards, len(x), rows)
