@@ -6,12 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from robustkit import At, BadValueError, Clock, Loss
-from robustkit.catalog import build
-from robustkit.engine.rng import PointRng
 from robustkit_plugins.policy_gradient.losses import (
     PolicyGradient,
     PolicyWarmup,
@@ -21,6 +15,12 @@ from robustkit_plugins.policy_gradient.losses import (
     sample,
     warmup_loss,
 )
+from torch import Tensor
+from torch.nn import functional as F
+
+from robustkit import At, BadValueError, Clock, Loss
+from robustkit.catalog import build
+from robustkit.engine.rng import PointRng
 
 C = 5
 LOGITS = torch.tensor([[0.3, -1.2, 0.8, 2.0, 0.1], [1.5, 0.2, -0.4, 0.0, -2.0]]).double()

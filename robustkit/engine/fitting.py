@@ -54,7 +54,7 @@ class Fitting:
         images = DeviceImages(points.train, processes.device)
         self.batches: Batches = processes.batches(images, recipe.fit.batch_size, recipe.seed)
         self.heldout = HeldOut(points.heldout, recipe, components.attack, processes)
-        self.selection = Selection(recipe.select.metric)
+        self.selection = Selection(recipe.select.metric, recipe.fit.epochs)
         assert components.trainer is not None
         self.trainer: Trainer = components.trainer
         self.parts = dict(tree(self.trainer))

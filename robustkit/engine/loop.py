@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
+
 from robustkit.engine.journal import Journal, open_run, read_plain
 from robustkit.engine.processes import Processes
 from robustkit.engine.provenance import now, provenance
@@ -83,11 +85,13 @@ def run(
 
     Raises TrainingStoppedError; the record then says why.
     """
-    journal, started = Journal(folder), now()
-    if done and folder.record.exists():
-        started = RunRecord.read(folder.record).provenance.started
+    journal, started, threads = Journal(folder), now(), torch.get_num_threads()
     if done:
-        work.load_state_dict(read_plain(folder.checkpoint)["work"])
+        saved = read_plain(folder.checkpoint)
+        work.load_state_dict(saved["work"])
+        started = saved["started"]
+        # Sums over points, and so last bits, depend on how many threads share them.
+        torch.set_num_threads(saved["threads"])
     lines = processes.lead(lambda: journal.rewind(done))
 
     def record(stopped: str = "") -> RunRecord:
@@ -113,7 +117,14 @@ def run(
         lines.append(line)
         journal.epoch(line)
         work.save(folder, line.epoch)
-        journal.checkpoint({"epochs": line.epoch, "work": work.state_dict()})
+        journal.checkpoint(
+            {
+                "epochs": line.epoch,
+                "started": started,
+                "threads": torch.get_num_threads(),
+                "work": work.state_dict(),
+            }
+        )
         result = record()
         progress.epoch(line)
         return result
@@ -130,3 +141,4 @@ def run(
         raise
     finally:
         journal.close()
+        torch.set_num_threads(threads)

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,8 @@ from robustkit.engine.device import pick_device
 from robustkit.errors import BadValueError, RobustkitError
 
 T = TypeVar("T")
+SHARING = "ddp_spawn"
+"""Fabric's way to start several processes; forked ones would inherit threads and CUDA's state."""
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -153,13 +156,14 @@ def launch(
         accelerator=kind,
         devices=devices,
         precision=PRECISIONS[precision],  # type: ignore[arg-type]
-        strategy="auto" if processes == 1 else "ddp_spawn",
+        strategy="auto" if processes == 1 else SHARING,
     )
     if processes == 1:
         return work(_ready(fabric), *arguments)
     others = set(multiprocessing.active_children())
     try:
-        outcome = fabric.launch(_in_process, work, *arguments)
+        # Fabric looks for modules inside what it is given, and stumbles over frozen dataclasses.
+        outcome = fabric.launch(_in_process, partial(_call, work, arguments))
     except BaseException:
         # A process that waits for its fallen siblings would outlive this one.
         for child in set(multiprocessing.active_children()) - others:
@@ -171,10 +175,13 @@ def launch(
     return outcome
 
 
-def _in_process(fabric: Fabric, *call: Any) -> Any:
-    work, *arguments = call
+def _call(work: Callable[..., T], arguments: tuple[object, ...], fabric: Fabric) -> T:
+    return work(_ready(fabric), *arguments)
+
+
+def _in_process(fabric: Fabric, *calls: Callable[[Fabric], Any]) -> Any:
     try:
-        return work(_ready(fabric), *arguments)
+        return calls[0](fabric)
     except RobustkitError as error:
         return error
 

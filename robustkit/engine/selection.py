@@ -20,9 +20,10 @@ from robustkit.interfaces import Attack, Images, State
 from robustkit.recipe import Recipe
 
 CHUNK = 256
-LEARNED, NEVER_LEARNED = 3, 10
+PATIENCE = 3
 """Epochs in a row with one and the same prediction for all points after which training stops,
-where it was better before, and where it never was."""
+where it was better before. A model that never was has a quarter of the epochs, and at least 10:
+sampled losses begin with a plateau."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Selection:
     """The best epoch so far, and the run of epochs that predicted one class only."""
 
     metric: str
+    epochs: int
     best: dict[str, Any] = field(default_factory=dict)
     """`epoch` and the counts of Measured; empty before the first measurement."""
     learned: bool = False
@@ -127,7 +129,7 @@ class Selection:
         """Raise TrainingStoppedError where the model has collapsed to one prediction."""
         self.constant = self.constant + 1 if measured.predicted == 1 else 0
         self.learned |= measured.predicted > 1
-        if self.constant >= (LEARNED if self.learned else NEVER_LEARNED):
+        if self.constant >= (PATIENCE if self.learned else max(10, self.epochs // 4)):
             raise TrainingStoppedError(
                 f"training collapsed: since epoch {epoch - self.constant + 1} the model predicts"
                 f" one class for all {measured.n} held-out points;"

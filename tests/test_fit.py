@@ -1,0 +1,349 @@
+"""Training: the step by hand, the same bits after a kill, and nothing lost or overwritten."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+from training import SMALL, Run, differences, same_run, small, weights
+
+from robustkit import recipe as recipes
+from robustkit.data.batches import DeviceImages
+from robustkit.engine import optim
+from robustkit.engine.fit import fit
+from robustkit.engine.fitting import Fitting
+from robustkit.engine.kit import TrainingKit
+from robustkit.engine.loop import Silent
+from robustkit.engine.points import divide
+from robustkit.engine.processes import Processes, launch
+from robustkit.engine.resolve import build
+from robustkit.engine.selection import Measured, Selection
+from robustkit.errors import BadValueError, TrainingStoppedError
+from robustkit.interfaces import Clock
+from robustkit.models.files import load_model
+from robustkit.recipe import Optimizer, Schedule
+from robustkit.records import EpochLine, RunFolder, RunRecord
+
+
+def folder(path: Path, name: str = "run") -> RunFolder:
+    return RunFolder(path / name)
+
+
+def here(work: Any) -> Any:
+    """Call something with the one process of this test."""
+    return launch(work, (), processes=1, device="cpu", precision="32")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """An unbroken run."""
+    torch.set_num_threads(1)
+    run = folder(tmp_path_factory.mktemp("whole"))
+    fit(small(), run, device="cpu")
+    return run
+
+
+def test_a_run_leaves_everything(whole: RunFolder) -> None:
+    record = RunRecord.read(whole.record)
+    assert record.finished
+    assert record.epochs_done == 4
+    assert (record.n_train, record.n_heldout) == (200, 100)
+    lines = whole.epochs()
+    assert [line.epoch for line in lines] == [1, 2, 3, 4]
+    assert lines[-1].train_accuracy > lines[0].train_accuracy
+    assert record.heldout_clean is not None
+    assert record.heldout_adversarial is not None
+    best = lines[record.best_epoch - 1]  # type: ignore[operator]
+    assert best.heldout_accuracy == record.heldout_clean.value
+    assert best.heldout_adversarial == max(line.heldout_adversarial or 0 for line in lines)
+    assert list(whole.path.glob("events.*"))
+    loaded = load_model(whole.model)
+    assert loaded.record["data"] == {"name": "digits"}
+    assert loaded.record["threat"]["eps"] == 0.05
+    assert record.provenance.versions["torch"] == torch.__version__.split("+")[0]
+    again = recipes.validate(recipes.read(whole.recipe))
+    assert again == small()
+
+
+def test_the_recipe_in_the_run_makes_the_same_run(whole: RunFolder, tmp_path: Path) -> None:
+    second = folder(tmp_path)
+    fit(recipes.validate(recipes.read(whole.recipe)), second, device="cpu")
+    assert same_run(whole, second) == []
+
+
+class Breaks(Silent):
+    """Raises at a step, as Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, clock: Clock) -> None:
+        if clock.step == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("step", "threads"), [(2, 1), (7, 2), (8, 1), (15, 2)])
+def test_interrupted_and_resumed_it_ends_with_the_same_bits(
+    whole: RunFolder, tmp_path: Path, step: int, threads: int
+) -> None:
+    run = folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small(), run, device="cpu", progress=Breaks(step))
+    torch.set_num_threads(threads)
+    assert len(run.epochs()) == step // 4
+    record = fit(small(), run, resume=True, device="cpu")
+    assert record.finished
+    assert same_run(whole, run) == []
+
+
+def test_a_kill_between_two_files_leaves_nothing_twice(whole: RunFolder, tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small(), run, device="cpu", progress=Breaks(9))
+    line = run.epochs()[-1].model_copy(update={"epoch": 3})
+    with run.metrics.open("a") as file:
+        file.write(line.model_dump_json() + "\n" + '{"epoch": 4, "st')
+    (run.path / ".checkpoint.pt.x1").write_bytes(b"half")
+    fit(small(), run, resume=True, device="cpu")
+    assert same_run(whole, run) == []
+    assert not list(run.path.glob(".checkpoint*"))
+
+
+def test_killed_by_the_system_it_ends_with_the_same_bits(whole: RunFolder, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"kills seeded by {seed}")
+    rng, run = random.Random(seed), folder(tmp_path)
+    killed = Run(small(), run)
+    for epochs in (0, 1, 2):
+        killed.kill(epochs, rng)
+    if run.recipe.exists():
+        recipes.read(run.recipe)
+    killed.finish()
+    assert same_run(whole, run) == []
+
+
+def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) -> None:
+    # Without dropout, whose draws are each process's own.
+    recipe = small(("model.dropout", 0.0), ("fit.epochs", 3))
+    one, two, broken = (folder(tmp_path, name) for name in ("one", "two", "broken"))
+    fit(recipe, one, device="cpu")
+    Run(recipe, two, 2).finish()
+    first, second = weights(one)["work"]["model"], weights(two)["work"]["model"]
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-4)
+    killed = Run(recipe, broken, 2)
+    killed.kill(1, random.Random(0))
+    killed.finish()
+    assert same_run(two, broken) == []
+    assert RunRecord.read(two.record).provenance.processes == 2
+
+
+def test_what_one_process_refuses_all_do_and_the_user_sees_one_line(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.path.mkdir()
+    run.recipe.write_text("trainer = 'standard'")
+    with pytest.raises(BadValueError, match="holds a run of another recipe") as caught:
+        fit(small(), run, resume=True, device="cpu", processes=2)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_finished_run_is_not_overwritten(whole: RunFolder) -> None:
+    before = whole.model.read_bytes(), whole.record.read_bytes()
+    with pytest.raises(BadValueError, match="already holds a run.*--resume"):
+        fit(small(), whole, device="cpu")
+    assert fit(small(), whole, resume=True, device="cpu").finished
+    assert (whole.model.read_bytes(), whole.record.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (("optimizer.lr", 0.02), r"optimizer.lr is 0.01 there, not 0.02"),
+        (("attack.steps", 3), r"trainer.attack.steps is 2 there, not 3"),
+        (("seed", 1), r"seed is 0 there, not 1"),
+    ],
+)
+def test_a_run_of_another_recipe_is_not_resumed(
+    whole: RunFolder, setting: tuple[str, Any], message: str
+) -> None:
+    with pytest.raises(BadValueError, match=message) as caught:
+        fit(small(setting), whole, resume=True, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(BadValueError, match="no run to resume"):
+        fit(small(), folder(tmp_path), resume=True, device="cpu")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small(), run, device="cpu", progress=Breaks(5))
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:1000])
+    with pytest.raises(BadValueError, match="checkpoint.pt' is damaged") as caught:
+        fit(small(), run, resume=True, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "options", "message"),
+    [
+        (("threat.eps", "inf"), {}, "threat.eps"),
+        (("fit.precision", "16"), {}, "needs a GPU"),
+        (("fit.batch_size", 1), {"processes": 0}, "processes"),
+        (("fit.heldout", 1437), {}, "hold out"),
+        (("seed", 0), {"device": "abacus"}, "abacus"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(
+    tmp_path: Path, setting: tuple[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadValueError, match=message):
+        fit(small(setting), folder(tmp_path), **{"device": "cpu", **options})
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(BadValueError, match="cannot write"):
+        fit(small(), RunFolder(tmp_path / "file" / "run"), device="cpu")
+
+
+def test_training_that_diverges_stops_and_says_so(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    recipe = small(
+        ("optimizer", {"name": "sgd", "lr": 1e30}), ("trainer.name", "standard"), ("fit.epochs", 3)
+    )
+    with pytest.raises(TrainingStoppedError, match=r"epoch 1, step \d.*lower optimizer.lr"):
+        fit(recipe, run, device="cpu")
+    record = RunRecord.read(run.record)
+    assert not record.finished
+    assert "diverged" in record.stopped
+    assert recipes.read(run.recipe)
+
+
+def test_collapse_is_noticed() -> None:
+    def measured(predicted: int) -> Measured:
+        return Measured(n=100, correct=10, loss=2.3, predicted=predicted)
+
+    selection = Selection("clean", 40)
+    for epoch in range(1, 10):
+        selection.watch(epoch, measured(1))
+    with pytest.raises(TrainingStoppedError, match="since epoch 1 .* one class for all 100"):
+        selection.watch(10, measured(1))
+    selection = Selection("clean", 40)
+    selection.watch(1, measured(7))
+    selection.watch(2, measured(1))
+    selection.watch(3, measured(1))
+    with pytest.raises(TrainingStoppedError, match="since epoch 2"):
+        selection.watch(4, measured(1))
+
+
+def test_the_best_epoch_ties_go_to_the_other_accuracy_then_to_the_first() -> None:
+    def measured(correct: int, robust: int) -> Measured:
+        return Measured(n=10, correct=correct, loss=0, predicted=5, attacked=10, robust=robust)
+
+    for metric, best in (("adversarial", 3), ("clean", 2), ("last", 5)):
+        selection = Selection(metric, 40)
+        for epoch, (correct, robust) in enumerate([(5, 5), (9, 4), (8, 6), (7, 6), (8, 6)], 1):
+            selection.offer(epoch, measured(correct, robust))
+        assert selection.best["epoch"] == best
+
+
+def test_one_step_by_hand(tmp_path: Path) -> None:
+    """Plain SGD on the whole batch's mean cross-entropy, with the gradient clipped."""
+    recipe = small(
+        ("trainer.name", "standard"), ("model.hidden", []), ("fit.batch_size", 200),
+        ("optimizer", {"name": "sgd", "lr": 0.5, "momentum": 0.0, "clip": 0.1}),
+    )  # fmt: skip
+
+    def step(processes: Processes) -> None:
+        work = Fitting(processes, recipe, build(recipe), folder(tmp_path))
+        (batch,) = work.batches.epoch(0)
+        before = [p.detach().clone() for p in work.model.parameters()]
+        loss = F.cross_entropy(work.model(batch.x), batch.y)
+        gradients = torch.autograd.grad(loss, list(work.model.parameters()))
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        assert norm > 0.1
+        n, total, _ = work.step(batch, Clock(0, 4, 0, 4)).tolist()
+        assert n == 200
+        assert total / n == pytest.approx(loss.item(), rel=1e-5)
+        for parameter, old, gradient in zip(
+            work.model.parameters(), before, gradients, strict=True
+        ):
+            expected = old - 0.5 * gradient * 0.1 / norm
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
+
+    here(step)
+
+
+def test_bf16_trains_and_keeps_weights_in_float32(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    fit(small(("fit.precision", "bf16"), ("fit.epochs", 1)), run, device="cpu")
+    assert {w.dtype for w in weights(run)["work"]["model"].values()} == {torch.float32}
+
+
+def test_held_out_points_are_never_trained_on() -> None:
+    recipe = small()
+    points = divide(build(recipe).data, recipe.fit, recipe.seed)
+    train = {x.numpy().tobytes() for x in points.train.take(torch.arange(len(points.train)))}
+    heldout = {x.numpy().tobytes() for x in points.heldout.take(torch.arange(len(points.heldout)))}
+    assert not train & heldout
+    assert points.counts.sum() == len(points.train) == 200
+    assert points.counts.min() > 10
+
+
+def test_the_kits_random_numbers_are_of_the_step_and_the_point() -> None:
+    recipe = small()
+    points = divide(build(recipe).data, recipe.fit, recipe.seed)
+    kit = TrainingKit(points, recipe.threat.model(), 0, lambda *_: None)  # type: ignore[arg-type]
+    batch = DeviceImages(points.train).batch(torch.tensor([5, 3]))
+    other = DeviceImages(points.train).batch(torch.tensor([3]))
+    draw = kit.rng(batch, Clock(step=1), "a").uniform()
+    assert draw[1] == kit.rng(other, Clock(step=1), "a").uniform()[0]
+    assert draw[1] != kit.rng(other, Clock(step=2), "a").uniform()[0]
+    assert draw[1] != kit.rng(other, Clock(step=1), "b").uniform()[0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ({"name": "constant"}, [1, 1, 1, 1]),
+        ({"name": "piecewise", "milestones": [5, 0.75]}, [1, 1, 0.1, 0.01]),
+        ({"name": "cosine"}, [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]),
+        ({"name": "linear"}, [1, 0.75, 0.5, 0.25]),
+        ({"name": "one-cycle", "warmup": 0.5}, [1 / 51, 26 / 51, 1, 0.5]),
+        ({"name": "inverse", "decay": 0.04}, [1, 1 / 2, 1 / 3, 1 / 4]),
+    ],
+)
+def test_schedules(schedule: dict[str, Any], factors: list[float]) -> None:
+    for step, factor in zip((0, 25, 50, 75), factors, strict=True):
+        clock = Clock(step // 10, 10, step, 100)
+        assert optim.factor(Schedule(**schedule), clock) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_optimisers_descend(name: str) -> None:
+    x = torch.nn.Parameter(torch.tensor([3.0]))
+    optimizer = optim.optimizer(Optimizer(name=name, lr=0.05), [x])  # type: ignore[arg-type]
+    for _ in range(200):
+        optimizer.zero_grad()
+        (x**2).sum().backward()
+        optimizer.step()
+    assert x.abs() < 1
+    assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+def test_the_kinds_of_files_a_checkpoint_holds_are_plain(whole: RunFolder) -> None:
+    state = weights(whole)
+    assert state["epochs"] == 4
+    assert differences(state, state) == []
+    assert json.loads(whole.metrics.read_text().splitlines()[0])["epoch"] == 1
+    assert EpochLine.model_validate_json(whole.metrics.read_text().splitlines()[-1]).epoch == 4
+    assert SMALL["fit"]["epochs"] == 4
