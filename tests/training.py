@@ -7,7 +7,10 @@ import multiprocessing
 import os
 import random
 import signal
+import tempfile
 import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,8 +81,16 @@ class Run:
     def __init__(self, recipe: Recipe, folder: RunFolder, processes: int = 1) -> None:
         self.recipe, self.folder, self.processes = recipe, folder, processes
 
+    @staticmethod
+    @cache
+    def _warm() -> None:
+        """Import here all that a training imports, so that no forked process has to."""
+        with tempfile.TemporaryDirectory() as path:
+            fit(small(("fit.epochs", 1)), RunFolder(Path(path)), device="cpu")
+
     def begin(self) -> multiprocessing.process.BaseProcess:
         """Start or resume."""
+        self._warm()
         process = multiprocessing.get_context("fork").Process(target=self._train)
         process.start()
         return process

@@ -58,14 +58,13 @@ class Fitting:
         assert components.trainer is not None
         self.trainer: Trainer = components.trainer
         self.parts = dict(tree(self.trainer))
-        self.trainer.prepare(
-            TrainingKit(
-                points,
-                recipe.threat.model(),
-                recipe.seed,
-                lambda generator, n: generated(processes, recipe, components, generator, folder, n),
-            )
+        self.kit = TrainingKit(
+            points,
+            recipe.threat.model(),
+            recipe.seed,
+            lambda generator, n: generated(processes, recipe, components, generator, folder, n),
         )
+        self.trainer.prepare(self.kit)
 
     def epoch(self, epoch: int, progress: Progress) -> EpochLine:
         """Train on every point (`replays` times), then measure the held-out ones."""
@@ -112,6 +111,7 @@ class Fitting:
         if not totals[1].isfinite():
             raise self._diverged(clock, "the loss")
         processes.step(self.optimizer, model, recipe.optimizer.clip)
+        processes.share_buffers(model)
         self._observe(batch, terms)
         return totals
 

@@ -78,8 +78,8 @@ class Processes:
         """Take the state of the gradient's scaling back."""
         self.fabric.strategy.precision.load_state_dict(state)
 
-    def average(self, model: nn.Module, n: int, sums: Iterable[Tensor] = ()) -> Tensor:
-        """Average gradients and running statistics over all processes' points; add up `sums`.
+    def average(self, module: nn.Module, n: int, sums: Iterable[Tensor] = ()) -> Tensor:
+        """Average gradients over all processes' points, and add up `sums`.
 
         One flat all-reduce, each process weighing with its `n` points. Gives the sums, after the
         number of points.
@@ -87,20 +87,30 @@ class Processes:
         tally = torch.stack([torch.as_tensor(float(n), device=self.device), *sums]).float()
         if self.world == 1:
             return tally
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        shared = [p.grad for p in parameters if p.grad is not None]
-        shared += [b for b in model.buffers() if b.is_floating_point()]
-        flat = torch.cat([*(n * s.flatten() for s in shared), tally])
+        gradients = [
+            p.grad if p.grad is not None else torch.zeros_like(p)
+            for p in module.parameters()
+            if p.requires_grad
+        ]
+        flat = torch.cat([*(n * g.flatten() for g in gradients), tally])
         torch.distributed.all_reduce(flat)
         tally = flat[-len(tally) :]
-        mean = (flat[: -len(tally)] / tally[0]).split([s.numel() for s in shared])
-        with torch.no_grad():
-            for tensor, value in zip(shared, mean, strict=True):
-                tensor.copy_(value.view_as(tensor))
+        mean = (flat[: -len(tally)] / tally[0]).split([g.numel() for g in gradients])
+        for parameter, value in zip(
+            (p for p in module.parameters() if p.requires_grad), mean, strict=True
+        ):
+            parameter.grad = value.view_as(parameter)
         return tally
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give all processes the first one's buffers (running statistics), as DDP does."""
+        buffers = [b for b in module.buffers() if b.is_floating_point()]
+        if self.world == 1 or not buffers:
+            return
+        flat = torch.cat([b.flatten() for b in buffers])
+        torch.distributed.broadcast(flat, 0)
+        for buffer, value in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(value.view_as(buffer))
 
     def total(self, sums: Tensor) -> Tensor:
         """Add a tensor up over all processes."""

@@ -97,6 +97,8 @@ class Synthesis:
                 optim.set_lr(self.optimizers[name], lr)
                 processes.step(self.optimizers[name], self.parts[name], recipe.optimizer.clip)
                 losses[name] = total / n
+        # Only now: the graphs of later parts hold the buffers as they were.
+        processes.share_buffers(self.parts)
         return losses
 
     def save(self, folder: RunFolder, epoch: int) -> None:
