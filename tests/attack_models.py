@@ -64,7 +64,7 @@ def cnn(classes: int = 5, channels: int = 1) -> tuple[nn.Module, Tensor, Tensor]
 
 
 class Recorder(nn.Module):
-    """A model that remembers what it was asked."""
+    """A model that remembers what it was asked; ask it 8 points or more, for fewer are padded."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ def test_apgd_halves_and_restarts_from_the_best(
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_apgd_starts_on_the_border_and_steps_twice_eps_with_momentum(norm: Norm) -> None:
-    model, x, y = affine(3, 4, (1, 4, 4))
+    model, x, y = affine(3, 8, (1, 4, 4))
     recorder = Recorder(model)
     threat = unboxed(norm, 0.1)
     attacked(APGDCE(steps=3), recorder, x, y, threat, drop=False)

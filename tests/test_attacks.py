@@ -157,7 +157,8 @@ def test_evaluation_stops_at_success_and_training_does_not(attack: Attack) -> No
     _, dropping = attacked(attack, model, x, y, threat)
     _, full = attacked(attack, model, x, y, threat, drop=False)
     assert not dropping.spread and not full.spread
-    assert dropping.forwards.sum() < full.forwards.sum()
+    assert ((dropping.forwards > 1) & (dropping.forwards < 4)).any()
+    assert (dropping.forwards <= full.forwards).all()
     assert (full.forwards == full.forwards[0]).all()
     if attack.name == "square":
         assert not full.backwards.any()
@@ -171,7 +172,7 @@ def test_square_never_asks_for_a_gradient() -> None:
 
 
 def test_pgd_in_training_gives_its_last_point() -> None:
-    model, x, y = affine(3, 5, (1, 4, 4))
+    model, x, y = affine(3, 8, (1, 4, 4))
     recorder = Recorder(model)
     threat = unboxed("linf", 0.1)
     attack = PGD(steps=4, step_size=0.01)

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from attack_models import affine, attacked, cnn, unboxed, wrong
 
+from robustkit.attacks.apgd import APGDTargeted
 from robustkit.attacks.autoattack import Among, AutoAttack
+from robustkit.attacks.pgd import PGD
+from robustkit.attacks.square import Square
 from robustkit.engine.victim import CountingVictim
+from robustkit.interfaces import Attack
 from robustkit.threat import Norm, ThreatModel
 
 LINF = ThreatModel("linf", 0.1)
@@ -77,6 +83,21 @@ def test_later_parts_see_only_points_still_robust() -> None:
     model, x, y = cnn()
     _, victim = attacked(AutoAttack(), model, x[:4], y[:4], ThreatModel("linf", 0.3))
     assert (victim.forwards < 5000).all()
+
+
+class Short(AutoAttack):
+    def parts(self, classes: int, threat: ThreatModel) -> Sequence[Attack]:
+        return PGD(steps=3), APGDTargeted(steps=5, targets=2), Square(queries=20)
+
+
+def test_a_points_result_does_not_depend_on_the_others() -> None:
+    model, x, y = cnn()
+    threat, ids = ThreatModel("linf", 0.03), torch.arange(100, 164)
+    whole, victim = attacked(Short(), model, x, y, threat, ids=ids)
+    assert len(victim.forwards.unique()) > 3
+    for rows in torch.arange(64).split(5):
+        part, _ = attacked(Short(), model, x[rows], y[rows], threat, ids=ids[rows])
+        assert torch.allclose(part, whole[rows], atol=1e-6)
 
 
 def test_a_victim_among_others_counts_in_their_rows() -> None:

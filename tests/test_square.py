@@ -62,7 +62,7 @@ def test_l2_patches_by_hand() -> None:
     assert bump(1).tolist() == [[-1.0]]
 
 
-def asked(norm: Norm, queries: int, n: int = 4) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def asked(norm: Norm, queries: int, n: int = 8) -> tuple[torch.Tensor, list[torch.Tensor]]:
     model, x, y = affine(3, n, (3, 10, 10))
     recorder = Recorder(model)
     attacked(Square(queries=queries), recorder, x, y, unboxed(norm, 0.1), drop=False)
