@@ -16,6 +16,10 @@ class UnknownNameError(RobustkitError):
     def __init__(self, thing: str, value: str, known: Iterable[str], hint: str = "") -> None:
         super().__init__(f"unknown {thing} '{value}'{nearest(value, known)}{hint and '; ' + hint}")
 
+    def __reduce__(self) -> tuple[type[RobustkitError], tuple[str]]:
+        # On its way from another process only the words remain.
+        return RobustkitError, (str(self),)
+
 
 class BadValueError(RobustkitError):
     """An option or a file whose value has the wrong type, range or content."""

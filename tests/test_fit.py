@@ -129,14 +129,17 @@ def test_killed_by_the_system_it_ends_with_the_same_bits(whole: RunFolder, tmp_p
 
 
 def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) -> None:
-    # Without dropout, whose draws are each process's own.
-    recipe = small(("model.dropout", 0.0), ("fit.epochs", 3))
+    # Without dropout, whose draws are each process's own; 198 points share unevenly.
+    recipe = small(
+        ("model.dropout", 0.0), ("fit.epochs", 3), ("fit.limit", 198),
+        ("optimizer", {"name": "sgd", "lr": 0.05}),
+    )  # fmt: skip
     one, two, broken = (folder(tmp_path, name) for name in ("one", "two", "broken"))
     fit(recipe, one, device="cpu")
     Run(recipe, two, 2).finish()
     first, second = weights(one)["work"]["model"], weights(two)["work"]["model"]
     for name, weight in first.items():
-        torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-5)
     killed = Run(recipe, broken, 2)
     killed.kill(1, random.Random(0))
     killed.finish()
@@ -144,13 +147,30 @@ def test_two_processes_train_as_one_and_resume_to_the_same_bits(tmp_path: Path) 
     assert RunRecord.read(two.record).provenance.processes == 2
 
 
-def test_what_one_process_refuses_all_do_and_the_user_sees_one_line(tmp_path: Path) -> None:
-    run = folder(tmp_path)
-    run.path.mkdir()
-    run.recipe.write_text("trainer = 'standard'")
-    with pytest.raises(BadValueError, match="holds a run of another recipe") as caught:
-        fit(small(), run, resume=True, device="cpu", processes=2)
-    assert "\n" not in str(caught.value)
+@pytest.mark.slow
+def test_started_afresh_the_processes_do_the_same(tmp_path: Path) -> None:
+    """As users start them: spawned, each importing everything anew."""
+    forked, spawned = folder(tmp_path, "forked"), folder(tmp_path, "spawned")
+    Run(small(), forked, 2).finish()
+    fit(small(), spawned, device="cpu", processes=2, progress=Silent())
+    assert same_run(forked, spawned) == []
+    with pytest.raises(BadValueError, match="already holds a run"):
+        fit(small(), spawned, device="cpu", processes=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_fifty_kills_change_no_bit(tmp_path: Path, processes: int) -> None:
+    seed = random.randrange(2**32)
+    print(f"kills seeded by {seed}")
+    rng, recipe = random.Random(seed), small(("fit.epochs", 30))
+    whole, broken = folder(tmp_path, "whole"), folder(tmp_path, "broken")
+    Run(recipe, whole, processes).finish()
+    killed = Run(recipe, broken, processes)
+    for kill in range(25):
+        killed.kill(kill, rng)
+    killed.finish()
+    assert same_run(whole, broken) == []
 
 
 def test_a_finished_run_is_not_overwritten(whole: RunFolder) -> None:
