@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from robustkit.attacks.autoattack import AutoAttack
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim, frozen
-from robustkit.threat import ThreatModel, parse_eps
+from robustkit.threat import ThreatModel, parse_eps, parse_norm
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES = {"mnist-lenet-at": "LeNet", "cifar10-resnet18w16-at": "ResNet18"}
@@ -112,13 +112,23 @@ def reference_runs(reference: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(file.read_text("utf-8")) for file in files]
 
 
+def our_runs(name: str) -> list[dict[str, Any]]:
+    """Read what `run` wrote for every seed of ours."""
+    files = sorted(RESULTS.glob(f"agreement-{name}.seed*.json"))
+    return [json.loads(file.read_text("utf-8")) for file in files]
+
+
+def threat_of(name: str) -> ThreatModel:
+    """Read the threat from MODEL.NORM-EPS."""
+    norm, _, eps = name.partition(".")[2].partition("-")
+    return ThreatModel(parse_norm(norm), parse_eps(eps.replace("_", "/")))
+
+
 def run(reference: Path, data: Path, name: str, seed: int) -> dict[str, Any]:
     """Judge the points of one reference run with one seed of ours, and write the verdicts."""
     torch.set_num_threads(1)
     theirs = reference_runs(reference, name)[0]
-    model_name, _, ball = name.partition(".")
-    norm, _, eps = ball.partition("-")
-    threat = ThreatModel(norm, parse_eps(eps.replace("_", "/")))  # type: ignore[arg-type]
+    model_name, threat = name.split(".")[0], threat_of(name)
     x, y = load_points(data, theirs["points"])
     ids = torch.tensor([point["index"] for point in theirs["points"]])
     began = time.process_time()
@@ -161,10 +171,8 @@ def compare(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) ->
 
 def table(reference: Path) -> None:
     """Set all our runs beside the reference's: benchmarks/results/agreement.md."""
-    names: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(RESULTS.glob("agreement-*.seed*.json")):
-        name = file.name.removeprefix("agreement-").rsplit(".seed", 1)[0]
-        names.setdefault(name, []).append(json.loads(file.read_text("utf-8")))
+    files = RESULTS.glob("agreement-*.seed*.json")
+    names = sorted({f.name.removeprefix("agreement-").rsplit(".seed", 1)[0] for f in files})
     lines = [
         "# Agreement with the reference's standard AutoAttack",
         "",
@@ -176,8 +184,8 @@ def table(reference: Path) -> None:
         "| CPU seconds: ours | reference | forward, backward passes a point | device, torch |",
         "|---" * 12 + "|",
     ]
-    for name, ours in names.items():
-        theirs = reference_runs(reference, name)
+    for name in names:
+        ours, theirs = our_runs(name), reference_runs(reference, name)
         found = compare(ours, theirs)
         passes = [
             f"{sum(p[kind] for p in ours[0]['parts'].values()) / ours[0]['n']:.0f}"
@@ -198,8 +206,34 @@ def table(reference: Path) -> None:
             f"{ours[0]['device']}, {ours[0]['torch']}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += contested_table()
     (RESULTS / "agreement.md").write_text("\n".join(lines) + "\n", "utf-8")
     print("\n".join(lines))
+
+
+def contested_table() -> list[str]:
+    """Show what contested.py wrote: how often each side leaves a contested point robust."""
+    lines = [
+        "",
+        "## Points on which seeds disagree",
+        "",
+        "The share of seeds with which apgd-ce and apgd-t leave the point robust.",
+    ]
+    for file in sorted(RESULTS.glob("contested-*.json")):
+        record = json.loads(file.read_text("utf-8"))
+        ours, theirs = record["robust"]["ours"], record["robust"]["reference"]
+        first, last = record["seeds"]
+        lines += [
+            "",
+            f"{record['name']}, {last - first + 1} seeds each",
+            "",
+            "| point | " + " | ".join(ours["share"]) + " | robust points |",
+            "|---" * (len(ours["share"]) + 2) + "|",
+        ]
+        for side, found in (("ours", ours), ("reference", theirs)):
+            shares = " | ".join(f"{share:.2f}" for share in found["share"].values())
+            lines.append(f"| {side} | {shares} | {found['points']} ± {found['deviation']} |")
+    return lines
 
 
 def main() -> None:
