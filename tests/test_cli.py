@@ -43,7 +43,7 @@ def test_train_leaves_a_whole_run_folder(trained: RunFolder) -> None:
     ):
         assert path.stat().st_size > 0
     assert list(trained.path.glob("events.*"))
-    assert [line.epoch for line in trained.epochs()] == [0, 1, 2]
+    assert [line.epoch for line in trained.epochs()] == [1, 2, 3]
 
 
 def test_the_resolved_recipe_makes_the_same_run_again(trained: RunFolder, tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def test_newer_schemas(path: Path):
         ({"architecture": "mlp"}, "architecture"),
         ({"record": [1]}, "record"),
         ({"architecture": {"name": "mpl"}}, "did you mean 'mlp'"),
-        ({"architecture": {"name": "pgd"}}, "'pgd' is a attack"),
+        ({"architecture": {"name": "pgd"}}, "'pgd' is registered as attack"),
         ({"architecture": {"name": "os:system"}}, "unknown model 'os:system'"),
         ({"architecture": {"name": "mlp", "hiden": [4]}}, "did you mean 'hidden'"),
         ({"architecture": {"name": "mlp", "hidden": [0]}}, "hidden"),

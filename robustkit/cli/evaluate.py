@@ -109,10 +109,16 @@ def run(
     from robustkit.engine.identity import hash_module
 
     dataset = build("dataset", data)
+    images = dataset.split("test")
+    if images.shape != loaded.shape:
+        model_shape, data_shape = ("x".join(map(str, s)) for s in (loaded.shape, images.shape))
+        raise BadValueError(
+            f"'{name}' is for images of {model_shape}, the data set has {data_shape}"
+        )
     with EvalProgress() as progress:
         return attack_model(
             loaded.module,
-            dataset.split("test"),
+            images,
             attacks,
             threats,
             folder=folder,
@@ -160,9 +166,7 @@ def build_attacks(names: list[str], settings: list[str]) -> list[Attack]:
     for path, value in map(parse_override, settings):
         owner, _, option = path.partition(".")
         if owner not in tables or not option:
-            raise UnknownNameError(
-                "attack in --set", path, tables, "write it as ATTACK.option=value"
-            )
+            raise UnknownNameError("attack", owner, tables, "--set is written ATTACK.option=value")
         tables[owner] = override({"data": tables[owner]}, [(f"data.{option}", value)])["data"]
     return [build("attack", table) for table in tables.values()]
 

@@ -169,15 +169,15 @@ class Evaluation:
         points = tally.points()
         places, x_adv = tally.shown()
         if len(places):
-            ids = self.subject.points.ids[places]
+            rows, ids = places.numpy(), self.subject.points.ids[places]
             pixels = self.subject.points.images.take(ids)
             gallery = Gallery(
                 ids=ids.numpy(),
                 x=checks.unit_range(pixels, boxed=False).cpu().numpy(),
                 x_adv=x_adv,
-                labels=points.labels[places],
-                clean_predictions=points.clean_predictions[places],
-                adversarial_predictions=points.adversarial_predictions[places],
+                labels=points.labels[rows],
+                clean_predictions=points.clean_predictions[rows],
+                adversarial_predictions=points.adversarial_predictions[rows],
             )
             gallery.write(self.folder.gallery(record.stem))
         points.write(self.path.with_name(record.stem + ".npz"))

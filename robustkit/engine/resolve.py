@@ -129,7 +129,7 @@ def _check_root(table: Table, path: str) -> None:
     if name := _at(table, ("trainer", "name")):
         options = installed().load("trainer", name).model_fields
     if first not in options:
-        raise UnknownNameError("key", path, [*recipes.SECTIONS, *options])
+        raise UnknownNameError("key", first, [*recipes.SECTIONS, *options], f"in '{path}'")
 
 
 def _with_names(table: Mapping[str, Any]) -> Table:
