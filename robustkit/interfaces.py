@@ -112,12 +112,14 @@ class Batch:
     """Points of one step: x (N, C, H, W) in [0, 1], y (N,) or soft (N, classes), ids (N,).
 
     `source` is 0 for real points and 1 for generated ones; `y` is -1 where the label is unknown.
+    `clean` is where the points were before an adversary moved them, if one did.
     """
 
     x: Tensor
     y: Tensor
     ids: Tensor
     source: Tensor
+    clean: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -125,6 +127,10 @@ class Batch:
     def replace(self, **changes: Tensor) -> Batch:
         """Give the batch with some of its tensors changed."""
         return Batch(**{**vars(self), **changes})
+
+    def moved(self, x: Tensor) -> Batch:
+        """Give the batch at other points; where they were first stays in `clean`."""
+        return self.replace(x=x, clean=self.x if self.clean is None else self.clean)
 
 
 @dataclass(frozen=True)

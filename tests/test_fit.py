@@ -102,6 +102,20 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(
     assert same_run(whole, run) == []
 
 
+def test_the_best_epoch_is_remembered_over_a_break(tmp_path: Path) -> None:
+    jumpy = ("optimizer", {"name": "adam", "lr": 0.3})
+    for seed in range(20):
+        recipe = small(jumpy, ("seed", seed))
+        whole, broken = folder(tmp_path, f"whole-{seed}"), folder(tmp_path, f"broken-{seed}")
+        best = fit(recipe, whole, device="cpu").best_epoch
+        if best in (1, 2):
+            break
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, broken, device="cpu", progress=Breaks(9))
+    assert fit(recipe, broken, resume=True, device="cpu").best_epoch == best
+    assert same_run(whole, broken) == []
+
+
 def test_a_kill_between_two_files_leaves_nothing_twice(whole: RunFolder, tmp_path: Path) -> None:
     run = folder(tmp_path)
     with pytest.raises(KeyboardInterrupt):

@@ -121,7 +121,7 @@ class Free(Trainer):
 
     def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
         moved = batch.x + self._delta[batch.ids]
-        return batch.replace(x=self._kit.threat.project(moved, batch.x))
+        return batch.moved(self._kit.threat.project(moved, batch.x))
 
     def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
         x = batch.x.detach().requires_grad_()

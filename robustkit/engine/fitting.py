@@ -139,7 +139,8 @@ class Fitting:
         if not observers:
             return
         gather = self.processes.gather
-        whole = Batch(**{name: gather(tensor) for name, tensor in vars(batch).items()})
+        tensors = {name: tensor for name, tensor in vars(batch).items() if tensor is not None}
+        whole = Batch(**{name: gather(tensor) for name, tensor in tensors.items()})
         more = {name: gather(tensor.detach()) for name, tensor in terms.more.items()}
         seen = Terms(gather(terms.loss.detach()), gather(terms.logits.detach()), more)
         for part in observers:

@@ -98,7 +98,7 @@ def objective_leaves_model(subject: Subject) -> None:
 def adversary_leaves_model(subject: Subject) -> None:
     """`adversary` leaves the model and the batch as they were."""
     trainer, model, batch = _start(subject)
-    before = {name: value.clone() for name, value in vars(batch).items()}
+    before = {n: None if value is None else value.clone() for n, value in vars(batch).items()}
     with frozen(model), left_alone(model):
         trainer.adversary(model, batch, CLOCK)
     require(same(vars(batch), before), "`adversary` changes the batch in place")
@@ -110,6 +110,8 @@ def adversary_keeps_points(subject: Subject) -> None:
     moved = _moved(trainer, model, batch)
     for name in ("y", "ids", "source"):
         require(same(getattr(moved, name), getattr(batch, name)), f"`adversary` changes {name}")
+    if moved.clean is not None:
+        require(same(moved.clean, batch.x), "`clean` is not where the points were")
     require(moved.x.shape == batch.x.shape, f"x comes back as {tuple(moved.x.shape)}")
     require(moved.x.dtype == batch.x.dtype, f"x comes back as {moved.x.dtype}")
     require(not moved.x.requires_grad, "x comes back with a graph")

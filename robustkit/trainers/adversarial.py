@@ -18,7 +18,7 @@ class Adversarial(Trainer):
     loss: Loss = slot("cross-entropy", "what is minimised there")
 
     def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
-        return batch.replace(x=self._kit.perturb(self.attack, model, batch, clock))
+        return batch.moved(self._kit.perturb(self.attack, model, batch, clock))
 
     def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
         logits = model(batch.x)
