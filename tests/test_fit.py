@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import PrivateAttr
+from torch import nn
 from torch.nn import functional as F
 from training import SMALL, Run, differences, same_run, small, weights
 
 from robustkit import recipe as recipes
+from robustkit.attacks.pgd import FGSM
 from robustkit.data.batches import DeviceImages
 from robustkit.engine import optim
 from robustkit.engine.fit import fit
@@ -25,10 +28,11 @@ from robustkit.engine.processes import Processes, launch
 from robustkit.engine.resolve import build
 from robustkit.engine.selection import Measured, Selection
 from robustkit.errors import BadValueError, TrainingStoppedError
-from robustkit.interfaces import Clock
+from robustkit.interfaces import Batch, Clock, Terms
 from robustkit.models.files import load_model
 from robustkit.recipe import Optimizer, Schedule
 from robustkit.records import EpochLine, RunFolder, RunRecord
+from robustkit.trainers.standard import Standard
 
 
 def folder(path: Path, name: str = "run") -> RunFolder:
@@ -56,6 +60,9 @@ def test_a_run_leaves_everything(whole: RunFolder) -> None:
     assert (record.n_train, record.n_heldout) == (200, 100)
     lines = whole.epochs()
     assert [line.epoch for line in lines] == [1, 2, 3, 4]
+    assert [line.lr for line in lines] == pytest.approx(
+        [0.01 * (1 - s / 16) for s in (3, 7, 11, 15)]
+    )
     assert lines[-1].train_accuracy > lines[0].train_accuracy
     assert record.heldout_clean is not None
     assert record.heldout_adversarial is not None
@@ -254,7 +261,7 @@ def test_training_that_diverges_stops_and_says_so(tmp_path: Path) -> None:
     recipe = small(
         ("optimizer", {"name": "sgd", "lr": 1e30}), ("trainer.name", "standard"), ("fit.epochs", 3)
     )
-    with pytest.raises(TrainingStoppedError, match=r"epoch 1, step \d.*lower optimizer.lr"):
+    with pytest.raises(TrainingStoppedError, match=r"epoch 1, step [23]: the loss.*lower optimizer.lr"):
         fit(recipe, run, device="cpu")
     record = RunRecord.read(run.record)
     assert not record.finished
@@ -315,6 +322,55 @@ def test_one_step_by_hand(tmp_path: Path) -> None:
             torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
 
     here(step)
+
+
+class Watching(Standard):
+    """Notes in which mode it sees the model, and whether the weights ask for gradients."""
+
+    _seen: list[tuple[str, bool, bool]] = PrivateAttr(default_factory=list)
+
+    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
+        self._note("adversary", model)
+        return batch
+
+    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
+        self._note("objective", model)
+        return super().objective(model, batch, clock)
+
+    def _note(self, where: str, model: nn.Module) -> None:
+        wanted = any(p.requires_grad for p in model.parameters())
+        self._seen.append((where, model.training, wanted))
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_adversary_sees_a_frozen_model_the_objective_one_in_training(
+    tmp_path: Path, mode: str
+) -> None:
+    recipe = small(("fit.adversary_mode", mode))
+
+    def step(processes: Processes) -> None:
+        work = Fitting(processes, recipe, build(recipe), folder(tmp_path))
+        watching = work.trainer = Watching()
+        watching.prepare(work.kit)
+        work.step(next(work.batches.epoch(0)), Clock(0, 4, 0, 16))
+        assert watching._seen == [("adversary", mode == "train", False), ("objective", True, True)]
+
+    here(step)
+
+
+def test_the_kit_attacks_under_the_recipes_threat() -> None:
+    """FGSM on a linear model: every pixel by eps, towards the other class, within the box."""
+    recipe = small()
+    points = divide(build(recipe).data, recipe.fit, recipe.seed)
+    kit = TrainingKit(points, recipe.threat.model(), 0, lambda *_: None)  # type: ignore[arg-type]
+    batch = DeviceImages(points.train).batch(torch.arange(20))
+    batch = batch.replace(y=batch.y % 2)
+    linear = nn.Linear(64, 2)
+    x_adv = kit.perturb(FGSM(), nn.Sequential(nn.Flatten(), linear), batch, Clock())
+    towards = (linear.weight[1] - linear.weight[0]).sign().view(1, 1, 8, 8)
+    sides = (1 - 2 * batch.y.float()).view(-1, 1, 1, 1)
+    torch.testing.assert_close(x_adv, (batch.x + 0.05 * sides * towards).clamp(0, 1))
+    assert not x_adv.requires_grad
 
 
 def test_bf16_trains_and_keeps_weights_in_float32(tmp_path: Path) -> None:

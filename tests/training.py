@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {
     "trainer": {"name": "adversarial", "attack": {"name": "pgd", "steps": 2}},
     "threat": {"norm": "linf", "eps": 0.05},
     "optimizer": {"name": "adam", "lr": 0.01},
+    "schedule": {"name": "linear"},
     "fit": {"epochs": 4, "batch_size": 50, "limit": 200, "heldout": 100},
     "select": {"attack": {"name": "fgsm"}, "limit": 50},
 }
