@@ -1,4 +1,4 @@
-"""Packages are computed: a plugin or model that somebody adds is in the wheel without being listed."""
+"""Packages are computed: a plugin that somebody adds is in the wheel without being listed."""
 
 from setuptools import find_packages, setup
 

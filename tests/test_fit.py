@@ -261,7 +261,9 @@ def test_training_that_diverges_stops_and_says_so(tmp_path: Path) -> None:
     recipe = small(
         ("optimizer", {"name": "sgd", "lr": 1e30}), ("trainer.name", "standard"), ("fit.epochs", 3)
     )
-    with pytest.raises(TrainingStoppedError, match=r"epoch 1, step [23]: the loss.*lower optimizer.lr"):
+    with pytest.raises(
+        TrainingStoppedError, match=r"epoch 1, step [23]: the loss.*lower optimizer.lr"
+    ):
         fit(recipe, run, device="cpu")
     record = RunRecord.read(run.record)
     assert not record.finished
