@@ -217,7 +217,9 @@ def contested_table() -> list[str]:
         "",
         "## Points on which seeds disagree",
         "",
-        "The share of seeds with which apgd-ce and apgd-t leave the point robust.",
+        "The share of seeds with which apgd-ce and apgd-t leave the point robust (fab-t and square "
+        "broke none of them), and how many of these points a seed leaves robust: what a single run "
+        "differs by from the next.",
     ]
     for file in sorted(RESULTS.glob("contested-*.json")):
         record = json.loads(file.read_text("utf-8"))
