@@ -240,8 +240,15 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) ->
 
 def test_ctrl_c_is_one_line_and_the_run_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "robustkit", "train", "--plugin", "standard", *TINY]
-    command += ["--epochs", "400", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += ["--epochs", "4000", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore the signal, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     wait_for(tmp_path / "run" / "checkpoint.pt", process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

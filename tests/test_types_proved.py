@@ -256,8 +256,9 @@ def test_on_two_processes_killed_and_resumed_to_the_same_bits(name: str, tmp_pat
     assert same_run(whole, broken) == []
     record = RunRecord.read(broken.record)
     assert record.finished
-    accuracies = [line.heldout_accuracy or 0 for line in whole.epochs()]
-    assert accuracies[-1] > 0.2
+    if recipe.trainer:
+        accuracies = [line.heldout_accuracy or 0 for line in whole.epochs()]
+        assert accuracies[-1] > 0.2
     parts = weights(whole)["work"].get("parts", {})
     if name in ("free", "growing-penalty", "weight-perturbation"):
         (state,) = (tensor for part in parts.values() for tensor in part.values())
@@ -312,10 +313,11 @@ def test_moving_the_weights_leaves_running_statistics_and_weights_alone(tmp_path
 
 def test_a_generators_classifier_and_samples(tmp_path: Path) -> None:
     table = {k: v for k, v in SMALL.items() if k != "trainer"}
-    recipe, _ = resolve({**table, "generator": "tiny-gan"}, [("fit.epochs", 2)])
+    recipe, _ = resolve({**table, "generator": "tiny-gan"}, [("fit.epochs", 10)])
     run = RunFolder(tmp_path / "run")
     record = fit(recipe, run, device="cpu")
     assert record.heldout_clean is not None
+    assert record.heldout_clean.value > 0.4
     generator, parts = load_generator(run.path / "generator.pt")
     batch = sample(generator, parts, 25, 10, seed=0)
     assert batch.x.shape == (25, 1, 8, 8)
