@@ -29,14 +29,17 @@ def models(
 def _show_file(model: str) -> None:
     from robustkit.cli.evaluate import find_model
     from robustkit.models.files import load_model
+    from robustkit.records import Threat
+    from robustkit.report.words import component
 
     path = find_model(model)
     loaded = load_model(path, "cpu")
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
     print(path)
-    print(f"  architecture {loaded.architecture}")
+    print(f"  architecture {component(loaded.architecture)}")
     print(f"  parameters   {parameters:,}")
     print(f"  images       {'x'.join(map(str, loaded.shape))} in [0, 1]")
     print(f"  classes      {len(loaded.classes)}: {', '.join(loaded.classes[:10])}")
     for key, value in loaded.record.items():
-        print(f"  {key:<12} {value}")
+        shown = component(value) if isinstance(value, dict) and "name" in value else value
+        print(f"  {key:<12} {Threat(**value).model() if key == 'threat' else shown}")
