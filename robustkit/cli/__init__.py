@@ -41,7 +41,9 @@ class Commands(TyperGroup):
         except RobustkitError as error:
             fail(str(error))
         except KeyboardInterrupt:
-            fail("interrupted; the same command with --resume goes on from here", code=130)
+            fail(
+                "interrupted; what is done is kept: go on with --resume (demo: as it is)", code=130
+            )
         except BrokenPipeError:
             raise typer.Exit(0) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,16 +29,19 @@ def demo(
     table = train.starting_table("policy-gradient", None, "")
     train.run(table, [("seed", seed)], folder, begun, device)
     loaded = load_model(folder.model, "cpu")
-    evaluate.run(
-        loaded,
-        loaded.record["data"],
-        evaluate.build_attacks(["fgsm", "pgd", "autoattack"], []),
-        evaluate.threats_of(loaded, "", "", str(folder.model)),
-        folder,
-        name=str(folder.model),
-        seed=seed,
-        resume=True,
-        device=device,
-    )
+    (threat,) = evaluate.threats_of(loaded, "", "", str(folder.model))
+    sizes = [replace(threat, eps=threat.eps * share) for share in (0.5, 1, 1.5, 2)]
+    for attack, threats in (("pgd", sizes), ("autoattack", [threat])):
+        evaluate.run(
+            loaded,
+            loaded.record["data"],
+            evaluate.build_attacks([attack], []),
+            threats,
+            folder,
+            name=str(folder.model),
+            seed=seed,
+            resume=True,
+            device=device,
+        )
     report.report([out])
     print(f"open {(out / 'report.html').resolve()} in a browser")
