@@ -119,6 +119,8 @@ def test_plugins_list_and_show() -> None:
     for part in ("attack pgd", "steps = 20", "integer", ">= 1", "gradient steps", "cross-entropy"):
         assert part in shown.replace("(int", "(integer")
     both = run("plugins", "show", "policy-gradient").stdout
+    assert "penalty = 1.0  (float >= 0 or list of float >= 0)" in both
+    assert "path = (required)  (path)" in run("plugins", "show", "folder").stdout
     assert "loss policy-gradient" in both
     assert "recipe policy-gradient" in both
 

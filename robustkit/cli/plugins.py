@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from robustkit.catalog import Catalog, Entry
     from robustkit.interfaces import Component
 
@@ -90,23 +94,32 @@ def _named(catalog: Catalog, name: str) -> list[Entry]:
 def _show_component(component: type[Component]) -> None:
     print(f"  {(component.__doc__ or '').strip().splitlines()[0]}")
     for option, field in component.model_fields.items():
-        default = field.get_default(call_default_factory=True, validated_data={})
-        shown = default.dump() if hasattr(default, "dump") else default
-        print(f"  {option} = {_toml(shown)}  ({_type(field.annotation)}{_range(field.metadata)})")
+        kind = f"{_type(field.annotation)}{_range(field.metadata)}"
+        print(f"  {option} = {_default(field)}  ({kind})")
         if field.description:
             print(f"      {field.description}")
 
 
-def _toml(value: Any) -> str:
-    if value is None:
-        return "(none)"
-    return f'"{value}"' if isinstance(value, str) else str(value).replace("'", '"')
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "(required)"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return "(none)" if value is None else json.dumps(value, default=str)
 
 
 def _type(annotation: Any) -> str:
-    if isinstance(annotation, type):
-        return annotation.__name__.lower()
-    return str(annotation).replace("typing.", "").replace("robustkit.interfaces.", "")
+    """Write a type for people: "int", "float >= 0 or list of float >= 0", "linf | l2"."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        limits = [m for extra in inner[1:] for m in getattr(extra, "metadata", [extra])]
+        return _type(inner[0]) + _range(limits).replace(", ", " ", 1)
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type, inner))
+    if origin in (tuple, list):
+        return f"list of {_type(inner[0])}"
+    return "none" if annotation is type(None) else str(annotation.__name__).lower()
 
 
 def _range(metadata: list[Any]) -> str:
