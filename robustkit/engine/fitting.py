@@ -23,7 +23,7 @@ from robustkit.engine.selection import HeldOut, Selection
 from robustkit.engine.synthesise import generated
 from robustkit.engine.victim import frozen
 from robustkit.errors import BrokenPluginError, TrainingStoppedError
-from robustkit.interfaces import Batch, Clock, Component, State, Terms, Trainer
+from robustkit.interfaces import Batch, Clock, Component, State, Terms, Trainer, hard_labels
 from robustkit.models.files import save_model
 from robustkit.recipe import Recipe
 from robustkit.records import EpochLine, RunFolder, Threat
@@ -106,7 +106,7 @@ class Fitting:
             terms = self._checked(self.trainer.objective(model.train(), batch, clock), batch)
         self.optimizer.zero_grad()
         processes.backward(terms.loss)
-        hits = (terms.logits.argmax(1) == hard(batch.y)).sum()
+        hits = (terms.logits.argmax(1) == hard_labels(batch.y)).sum()
         totals = processes.average(model, len(batch), (terms.loss.detach().sum(), hits))
         if not totals[1].isfinite():
             raise self._diverged(clock, "the loss")
@@ -241,8 +241,3 @@ class Fitting:
             "selected_by": attack.name if steps is None else f"{attack.name}-{steps}",
             **found,
         }
-
-
-def hard(y: Tensor) -> Tensor:
-    """Give labels (N,) of labels that may be soft (N, classes)."""
-    return y if y.dim() == 1 else y.argmax(1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustkit.engine.points import Points
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim
-from robustkit.interfaces import At, Attack, Batch, Clock, Generator
+from robustkit.interfaces import At, Attack, Batch, Clock, Generator, hard_labels
 from robustkit.threat import ThreatModel
 
 
@@ -29,10 +29,9 @@ class TrainingKit:
 
     def perturb(self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock) -> Tensor:
         """Attack every point to the end, and keep the result inside the threat."""
-        y = batch.y if batch.y.dim() == 1 else batch.y.argmax(1)
         victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
         rng = self.rng(batch, clock, attack.name)
-        x_adv = attack.perturb(victim, batch.x, y, self.threat, rng)
+        x_adv = attack.perturb(victim, batch.x, hard_labels(batch.y), self.threat, rng)
         return self.threat.project(x_adv.detach().to(batch.x), batch.x)
 
     def rng(self, batch: Batch, clock: Clock, name: str) -> PointRng:
