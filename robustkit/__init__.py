@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustkit.component import Component, State, slot
     from robustkit.errors import BadValueError, RobustkitError
     from robustkit.hookspecs import hookimpl
     from robustkit.interfaces import (
@@ -18,24 +19,22 @@ if TYPE_CHECKING:
         Attack,
         Batch,
         Clock,
-        Component,
         Dataset,
         Generator,
         Images,
         Kit,
         Loss,
         Rng,
-        State,
         Terms,
         Trainer,
         Victim,
-        slot,
     )
     from robustkit.threat import ThreatModel, per_point
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "robustkit.component": ("Component", "State", "slot"),
     "robustkit.errors": ("BadValueError", "RobustkitError"),
     "robustkit.hookspecs": ("hookimpl",),
     "robustkit.interfaces": (
@@ -44,18 +43,15 @@ _HOMES = {
         "Attack",
         "Batch",
         "Clock",
-        "Component",
         "Dataset",
         "Generator",
         "Images",
         "Kit",
         "Loss",
         "Rng",
-        "State",
         "Terms",
         "Trainer",
         "Victim",
-        "slot",
     ),
     "robustkit.threat": ("ThreatModel", "per_point"),
 }

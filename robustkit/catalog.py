@@ -24,7 +24,7 @@ from robustkit.errors import (
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from robustkit.interfaces import Component
+    from robustkit.component import Component
 
 HOOKS = {
     "register_attacks": "attack",
@@ -105,10 +105,11 @@ class Catalog:
     def load(self, kind: str, name: str) -> type[Component]:
         """Import a component's class. Raises BrokenPluginError, naming whose it is."""
         from robustkit import interfaces
+        from robustkit.component import load_object
 
         entry = self.find(kind, name)
         try:
-            loaded = interfaces.load_object(entry.target)
+            loaded = load_object(entry.target)
         except Exception as error:
             raise BrokenPluginError(
                 f"{kind} '{name}' of plugin '{entry.plugin}' ({entry.distribution}) "

@@ -2,94 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
-
+from robustkit.component import Component
 from robustkit.threat import ThreatModel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-State = dict[str, Any]
-KINDS = ("attack", "loss", "trainer", "generator", "model", "dataset")
-
-# A nested component is given by name, and only the catalogue knows names. It stands above this
-# module, so it is named here the way that hooks name classes.
-BUILDER = "robustkit.catalog:build"
-
-
-def load_object(target: str) -> Any:
-    """Import "module:attribute"."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def slot(default: str | dict[str, Any] | None, description: str) -> Any:
-    """Make an option that holds a component: `attack: Attack = slot("pgd", "inner attack")`.
-
-    It takes a name, a table `{name, ...options}` or an instance, and by default builds `default`
-    anew for each owner.
-    """
-    return Field(default=default, description=description)
-
-
-class Component(BaseModel):
-    """Something that has a name, typed options and perhaps a state: what plugins are made of.
-
-    Options are pydantic fields with a description; they are frozen, and unknown names are refused.
-    An option that is itself a component is made by `slot`. Modules and state sit in private
-    attributes; state changes only in `observe` and `end_epoch`.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True
-    )
-    kind: ClassVar[str]
-    name: ClassVar[str]
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        if "kind" not in cls.__dict__:
-            return handler(source)
-        return core_schema.no_info_plain_validator_function(
-            lambda value: load_object(BUILDER)(cls.kind, value),
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda c: c.dump()),
-        )
-
-    def dump(self) -> dict[str, Any]:
-        """Give the table that builds this component again: its name and every option."""
-        return {"name": self.name, **self.model_dump(mode="json", exclude_none=True)}
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.dump() == other.dump()
-
-    def __hash__(self) -> int:
-        return hash((type(self), repr(self.dump())))
-
-    def nested(self) -> Iterator[tuple[str, Component]]:
-        """Give the components among this one's options, by option name."""
-        for option in type(self).model_fields:
-            value = getattr(self, option)
-            if isinstance(value, Component):
-                yield option, value
-
-    def observe(self, batch: Batch, terms: Terms) -> None:
-        """Learn from one real step: the batch of all processes and its detached per-point terms."""
-
-    def end_epoch(self, metrics: Mapping[str, float]) -> None:
-        """Learn from an epoch's metrics (`train_accuracy`, `heldout_accuracy`, ...)."""
-
-    def state_dict(self) -> State:
-        """Give what a resume needs of this component alone; nested ones give their own."""
-        return {}
-
-    def load_state_dict(self, state: State) -> None:
-        """Take back what `state_dict` gave."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +33,8 @@ class Batch:
     """Points of one step: x (N, C, H, W) in [0, 1], y (N,) or soft (N, classes), ids (N,).
 
     `source` is 0 for real points and 1 for generated ones; `y` is -1 where the label is unknown.
-    `clean` is where the points were before an adversary moved them, if one did.
+    `clean` is where the points were before an adversary moved them, if one did; `place` (N,) says
+    which points of the step, over all processes, these are.
     """
 
     x: Tensor
@@ -120,6 +42,7 @@ class Batch:
     ids: Tensor
     source: Tensor
     clean: Tensor | None = None
+    place: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -199,6 +122,8 @@ class Attack(Component):
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     minimal: ClassVar[bool] = False
     """Whether the attack itself looks for the smallest perturbation (and takes eps = inf)."""
+    soft: ClassVar[bool] = False
+    """Whether it can ascend the loss of soft labels (N, classes); else it is given hard ones."""
     weak: ClassVar[bool] = False
     """Whether it may miss adversaries that a search would find (noise, corruptions)."""
 
@@ -253,6 +178,10 @@ class Kit(Protocol):
         """Attack the batch's points under the recipe's threat: x_adv like batch.x."""
         ...
 
+    def augmented(self, batch: Batch, clock: Clock, name: str) -> Tensor:
+        """Augment the batch's points from the data set anew, under each name differently."""
+        ...
+
     def rng(self, batch: Batch, clock: Clock, name: str) -> Rng:
         """Give random numbers for the batch's points at this step, apart from other names'."""
         ...
@@ -282,11 +211,7 @@ class Trainer(Component):
         return 1
 
     def prepare(self, kit: Kit) -> None:
-        """Take what the engine offers, once before training; nested trainers are prepared too."""
         self._kit = kit
-        for _, component in self.nested():
-            if isinstance(component, Trainer):
-                component.prepare(kit)
 
     def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
         """Move the points; the model is frozen, and in eval mode unless the recipe says train."""
@@ -295,6 +220,13 @@ class Trainer(Component):
     def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
         """Give what is minimised. May run several times a step, so it changes no state."""
         raise NotImplementedError
+
+    def enough(self, metrics: Mapping[str, float]) -> str:
+        """Say, after an epoch, why training should end now; empty to go on.
+
+        The run is then finished, with the epoch that was selected so far.
+        """
+        return ""
 
 
 class Generator(Component):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from robustkit.catalog import KIND_CLASSES, discover, installed
-from robustkit.interfaces import Component
+from robustkit.component import Component
 from robustkit.testing import Check, NotApplicableError, Subject, check, checks
 
 ROOT = Path(__file__).parents[1]

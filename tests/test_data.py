@@ -148,8 +148,12 @@ def test_hold_out_refuses_an_empty_side(part):
 @settings(max_examples=80, deadline=None)
 def test_processes_share_what_one_process_sees(n, size, world, epoch):
     device = DeviceImages(images(n))
-    whole = list(Batches(device, size, 7).ids(epoch))
-    parts = [list(Batches(device, size, 7, r, world).ids(epoch)) for r in range(world)]
+    whole = [b.ids for b in Batches(device, size, 7).epoch(epoch)]
+    shares = [list(Batches(device, size, 7, r, world).epoch(epoch)) for r in range(world)]
+    parts = [[batch.ids for batch in share] for share in shares]
+    for batches in zip(*shares, strict=True):
+        places = torch.cat([batch.place for batch in batches])
+        assert torch.equal(places, torch.arange(len(places)))
     assert sorted(torch.cat(whole).tolist()) == list(range(n))
     assert len(whole) == len(Batches(device, size, 7)) == -(-n // size)
     assert max(map(len, whole)) <= size

@@ -5,32 +5,34 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import PrivateAttr
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from training import SMALL, Run, differences, same_run, small, weights
 
 from robustkit import recipe as recipes
 from robustkit.attacks.pgd import FGSM
+from robustkit.catalog import Entry, installed
 from robustkit.data.batches import DeviceImages
 from robustkit.engine import optim
 from robustkit.engine.fit import fit
 from robustkit.engine.fitting import Fitting
 from robustkit.engine.kit import TrainingKit
 from robustkit.engine.loop import Silent
-from robustkit.engine.points import divide
+from robustkit.engine.points import Points, divide
 from robustkit.engine.processes import Processes, launch
 from robustkit.engine.resolve import build
 from robustkit.engine.selection import Measured, Selection
 from robustkit.errors import BadValueError, TrainingStoppedError
-from robustkit.interfaces import Batch, Clock, Terms
+from robustkit.interfaces import Attack, Batch, Clock, Terms
 from robustkit.models.files import load_model
-from robustkit.recipe import Optimizer, Schedule
+from robustkit.recipe import Optimizer, Recipe, Schedule
 from robustkit.records import EpochLine, RunFolder, RunRecord
 from robustkit.trainers.standard import Standard
 
@@ -360,11 +362,74 @@ def test_the_adversary_sees_a_frozen_model_the_objective_one_in_training(
     here(step)
 
 
+def kit_of(recipe: Recipe) -> tuple[Points, TrainingKit]:
+    points = divide(build(recipe).data, recipe.fit, recipe.seed)
+    images, threat = DeviceImages(points.train), recipe.threat.model()
+    return points, TrainingKit(points, images, recipe.fit.augment, threat, 0, lambda *_: None)  # type: ignore[arg-type]
+
+
+class Asked(Attack):
+    name = "asked"
+    _y: Tensor = PrivateAttr()
+
+    def perturb(self, victim, x, y, threat, rng, target=None):  # type: ignore[no-untyped-def]
+        self._y = y
+        return x
+
+
+class AskedSoftly(Asked):
+    soft = True
+
+
+def test_the_kit_gives_soft_labels_only_to_attacks_that_take_them() -> None:
+    points, kit = kit_of(small())
+    batch = DeviceImages(points.train).batch(torch.arange(4))
+    hard, soft = batch.y, F.one_hot(batch.y, 10) * 0.9 + 0.01
+    for attack, given in ((Asked(), hard), (AskedSoftly(), soft)):
+        kit.perturb(attack, nn.Identity(), batch.replace(y=soft), Clock())
+        assert torch.equal(attack._y, given)
+
+
+def test_the_kit_augments_the_points_themselves_anew_under_each_name() -> None:
+    points, kit = kit_of(small(("fit.augment", ["crop"])))
+    batch = DeviceImages(points.train).batch(torch.arange(30))
+    moved = batch.replace(x=torch.zeros_like(batch.x))
+    first = kit.augmented(moved, Clock(), "first")
+    assert torch.equal(first, kit.augmented(batch, Clock(), "first"))
+    assert first.shape == batch.x.shape
+    for other in (kit.augmented(batch, Clock(), "b"), kit.augmented(batch, Clock(step=1), "first")):
+        assert not torch.equal(first, other)
+    _, plain = kit_of(small())
+    assert torch.equal(plain.augmented(moved, Clock(), "first"), batch.x)
+
+
+class Content(Standard):
+    """Has enough after two epochs."""
+
+    name = "content"
+
+    def enough(self, metrics: Mapping[str, float]) -> str:
+        return "it is good enough" if metrics["epoch"] == 2 else ""
+
+
+def test_a_trainer_that_has_enough_ends_a_run_that_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Entry("trainer", "content", f"{__name__}:Content", "t", "t")
+    monkeypatch.setitem(installed().entries, ("trainer", "content"), entry)
+    run, recipe = RunFolder(tmp_path / "run"), small(trainer="content")
+    record = fit(recipe, run, device="cpu")
+    assert (record.finished, record.epochs_done, record.epochs) == (True, 2, 4)
+    assert record.stopped == "it is good enough"
+    run.record.unlink()  # as a kill between checkpoint and record leaves it
+    again = fit(recipe, run, resume=True, device="cpu")
+    assert (again.finished, again.epochs_done, again.stopped) == (True, 2, "it is good enough")
+
+
 def test_the_kit_attacks_under_the_recipes_threat() -> None:
     """FGSM on a linear model: every pixel by eps, towards the other class, within the box."""
     recipe = small()
-    points = divide(build(recipe).data, recipe.fit, recipe.seed)
-    kit = TrainingKit(points, recipe.threat.model(), 0, lambda *_: None)  # type: ignore[arg-type]
+    points, kit = kit_of(recipe)
     batch = DeviceImages(points.train).batch(torch.arange(20))
     batch = batch.replace(y=batch.y % 2)
     linear = nn.Linear(64, 2)
@@ -393,8 +458,7 @@ def test_held_out_points_are_never_trained_on() -> None:
 
 def test_the_kits_random_numbers_are_of_the_step_and_the_point() -> None:
     recipe = small()
-    points = divide(build(recipe).data, recipe.fit, recipe.seed)
-    kit = TrainingKit(points, recipe.threat.model(), 0, lambda *_: None)  # type: ignore[arg-type]
+    points, kit = kit_of(recipe)
     batch = DeviceImages(points.train).batch(torch.tensor([5, 3]))
     other = DeviceImages(points.train).batch(torch.tensor([3]))
     draw = kit.rng(batch, Clock(step=1), "a").uniform()

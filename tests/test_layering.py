@@ -15,7 +15,8 @@ ROOT = Path(robustkit.__file__).parent
 LAYERS = [
     {"errors"},
     {"files", "hookspecs", "threat"},
-    {"interfaces", "builtin"},
+    {"component", "builtin"},
+    {"interfaces"},
     {"data", "models", "recipes"},
     {"losses"},
     {"attacks"},
@@ -29,7 +30,17 @@ LAYERS = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-LIGHT = ["errors", "files", "threat", "interfaces", "hookspecs", "builtin", "records", "recipe"]
+LIGHT = [
+    "errors",
+    "files",
+    "threat",
+    "component",
+    "interfaces",
+    "hookspecs",
+    "builtin",
+    "records",
+    "recipe",
+]
 
 
 def room(module: str) -> str:

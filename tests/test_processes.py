@@ -64,8 +64,8 @@ def test_batches_join_to_the_whole() -> None:
     images = DeviceImages(build("dataset", "digits").split("test"))
 
     def work(processes: Processes) -> list[list[int]]:
-        mine = processes.batches(images, 50, seed=3).ids(1)
-        return [processes.gather(ids).tolist() for ids in mine]
+        mine = processes.batches(images, 50, seed=3).epoch(1)
+        return [processes.gather(batch.ids).tolist() for batch in mine]
 
     assert both(work) == both(work, processes=1)
     with pytest.raises(BadValueError, match="batch_size 1 is too small for 2 processes"):

@@ -299,7 +299,8 @@ def test_moving_the_weights_leaves_running_statistics_and_weights_alone(tmp_path
         (first, *_) = work.batches.epoch(0)
         trainer = build(recipe).trainer
         assert trainer is not None
-        trainer.prepare(work.kit)
+        for _, part in trainer.tree():
+            part.prepare(work.kit)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         terms = trainer.objective(model.train(), first, Clock())
         assert model[2].num_batches_tracked == 1

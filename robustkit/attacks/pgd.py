@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from robustkit.attacks.search import Objective, Search
-from robustkit.interfaces import At, Attack, Loss, Rng, Victim, slot
+from robustkit.component import slot
+from robustkit.interfaces import At, Attack, Loss, Rng, Victim
 from robustkit.threat import ThreatModel
 
 
@@ -52,6 +53,7 @@ class FGSM(Attack):
     """
 
     name = "fgsm"
+    soft = True
     loss: Loss = slot("cross-entropy", "what is ascended")
     random_start: bool = Field(default=False, description="start at a random point of the ball")
 
@@ -81,6 +83,7 @@ class PGD(Attack):
     """
 
     name = "pgd"
+    soft = True
     steps: int = Field(default=20, ge=1, description="gradient steps in each restart")
     step_size: float | None = Field(
         default=None, gt=0, description="size of a step in the threat's norm; else 2.5 eps / steps"

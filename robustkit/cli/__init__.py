@@ -22,7 +22,7 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
         if command is None and cmd_name in _plugin_commands():
-            from robustkit.interfaces import load_object
+            from robustkit.component import load_object
 
             extension = typer.Typer(add_completion=False)
             extension.command(cmd_name)(load_object(_plugin_commands()[cmd_name]))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from robustkit.catalog import Catalog, Entry
-    from robustkit.interfaces import Component
+    from robustkit.component import Component
 
 app = typer.Typer(help="Show what is installed: list, show NAME, check NAME.", no_args_is_help=True)
 

@@ -5,12 +5,25 @@ Pass the epoch as `at`: a point is then changed anew in each epoch, and alike in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from robustkit.interfaces import Rng
 from robustkit.threat import per_point
+
+PADDING = 4
+
+
+def augment(x: Tensor, names: Sequence[str], rng: Rng, at: object = 0) -> Tensor:
+    """Change images (N, C, H, W) in the ways that a recipe's `fit.augment` names."""
+    if "crop" in names:
+        x = crop(x, PADDING, rng, at)
+    if "flip" in names:
+        x = flip(x, rng, at)
+    return x
 
 
 def crop(x: Tensor, padding: int, rng: Rng, at: object = 0) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -60,11 +60,13 @@ class Batches:
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)
 
-    def ids(self, epoch: int) -> Iterator[Tensor]:
-        """Give the ids (n,) of each step's points."""
-        for whole in permutation(len(self.images), self.seed, epoch).tensor_split(len(self)):
-            yield whole.tensor_split(self.world)[self.rank]
+    def steps(self, epoch: int) -> Sequence[Tensor]:
+        """Give the ids (n,) of each step's points, of all processes."""
+        return permutation(len(self.images), self.seed, epoch).tensor_split(len(self))
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Give the batch of each step."""
-        return map(self.images.batch, self.ids(epoch))
+        for whole in self.steps(epoch):
+            places = torch.arange(len(whole), device=self.images.device)
+            mine = places.tensor_split(self.world)[self.rank]
+            yield self.images.batch(whole[mine.cpu()]).replace(place=mine)

@@ -47,7 +47,7 @@ def _work(
 ) -> RunRecord:
     recipe = recipes.validate(recipes.parse(text, str(folder.recipe)))
     done = prepare(processes, recipe, folder, resume)
-    if done == recipe.fit.epochs and (record := finished(folder)):
+    if done and (record := finished(folder)):
         return record
     components = build(recipe)
     kind = Fitting if components.trainer else Synthesis

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustkit.analysis.statistics import rate
-from robustkit.data.augment import crop, flip
+from robustkit.component import Component, State
+from robustkit.data.augment import augment
 from robustkit.data.batches import Batches, DeviceImages
 from robustkit.engine import optim
 from robustkit.engine.kit import TrainingKit
@@ -23,19 +23,10 @@ from robustkit.engine.selection import HeldOut, Selection
 from robustkit.engine.synthesise import generated
 from robustkit.engine.victim import frozen
 from robustkit.errors import BrokenPluginError, TrainingStoppedError
-from robustkit.interfaces import Batch, Clock, Component, State, Terms, Trainer, hard_labels
+from robustkit.interfaces import Batch, Clock, Terms, Trainer, hard_labels
 from robustkit.models.files import save_model
 from robustkit.recipe import Recipe
 from robustkit.records import EpochLine, RunFolder, Threat
-
-PADDING = 4
-
-
-def tree(component: Component, path: str = "") -> Iterator[tuple[str, Component]]:
-    """Give a component and all inside it, by path ("" for itself, "attack.loss", ...)."""
-    yield path, component
-    for name, inner in component.nested():
-        yield from tree(inner, f"{path}.{name}".lstrip("."))
 
 
 class Fitting:
@@ -57,14 +48,18 @@ class Fitting:
         self.selection = Selection(recipe.select.metric, recipe.fit.epochs)
         assert components.trainer is not None
         self.trainer: Trainer = components.trainer
-        self.parts = dict(tree(self.trainer))
+        self.parts = dict(self.trainer.tree())
         self.kit = TrainingKit(
             points,
+            images,
+            recipe.fit.augment,
             recipe.threat.model(),
             recipe.seed,
             lambda generator, n: generated(processes, recipe, components, generator, folder, n),
         )
-        self.trainer.prepare(self.kit)
+        for part in self.parts.values():
+            part.prepare(self.kit)
+        self.enough = ""
 
     def epoch(self, epoch: int, progress: Progress) -> EpochLine:
         """Train on every point (`replays` times), then measure the held-out ones."""
@@ -92,6 +87,7 @@ class Fitting:
         metrics = line.model_dump(exclude={"more"}, exclude_none=True)
         for part in self.parts.values():
             part.end_epoch(metrics)
+        self.enough = self.trainer.enough(metrics)
         return line
 
     def step(self, batch: Batch, clock: Clock) -> Tensor:
@@ -116,12 +112,8 @@ class Fitting:
         return totals
 
     def _augment(self, batch: Batch, epoch: int) -> Batch:
-        rng, x = PointRng(self.recipe.seed, "augment", batch.ids), batch.x
-        if "crop" in self.recipe.fit.augment:
-            x = crop(x, PADDING, rng, at=epoch)
-        if "flip" in self.recipe.fit.augment:
-            x = flip(x, rng, at=epoch)
-        return batch.replace(x=x)
+        rng = PointRng(self.recipe.seed, "augment", batch.ids)
+        return batch.replace(x=augment(batch.x, self.recipe.fit.augment, rng, at=epoch))
 
     def _checked(self, terms: Terms, batch: Batch) -> Terms:
         if terms.loss.shape != (len(batch),) or len(terms.logits) != len(batch):

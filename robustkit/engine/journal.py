@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from robustkit import recipe as recipes
+from robustkit.component import State
 from robustkit.errors import BadValueError
 from robustkit.files import write_text, write_whole
-from robustkit.interfaces import State
 from robustkit.recipe import Recipe
 from robustkit.records import EpochLine, RunFolder, RunRecord
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from robustkit.data.augment import augment
+from robustkit.data.batches import DeviceImages
 from robustkit.engine.points import Points
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim
@@ -19,20 +21,28 @@ class TrainingKit:
     def __init__(
         self,
         points: Points,
+        images: DeviceImages,
+        augment: Sequence[str],
         threat: ThreatModel,
         seed: int,
         synthesise: Callable[[Generator, int], Batch],
     ) -> None:
         self.shape, self.classes = points.train.shape, points.train.classes
         self.counts, self.threat, self.seed = points.counts, threat, seed
-        self._synthesise = synthesise
+        self._images, self._augment, self._synthesise = images, augment, synthesise
 
     def perturb(self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock) -> Tensor:
         """Attack every point to the end, and keep the result inside the threat."""
         victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
         rng = self.rng(batch, clock, attack.name)
-        x_adv = attack.perturb(victim, batch.x, hard_labels(batch.y), self.threat, rng)
+        y = batch.y if attack.soft else hard_labels(batch.y)
+        x_adv = attack.perturb(victim, batch.x, y, self.threat, rng)
         return self.threat.project(x_adv.detach().to(batch.x), batch.x)
+
+    def augmented(self, batch: Batch, clock: Clock, name: str) -> Tensor:
+        """Augment the batch's points from the data set anew, under each name differently."""
+        rng = self.rng(batch, clock, f"augment {name}")
+        return augment(self._images.take(batch.ids), self._augment, rng, at=clock.step)
 
     def rng(self, batch: Batch, clock: Clock, name: str) -> PointRng:
         """Give random numbers for the batch's points at this step."""

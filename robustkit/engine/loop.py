@@ -6,11 +6,12 @@ from typing import Any, Protocol
 
 import torch
 
+from robustkit.component import State
 from robustkit.engine.journal import Journal, open_run, read_plain
 from robustkit.engine.processes import Processes
 from robustkit.engine.provenance import now, provenance
 from robustkit.errors import TrainingStoppedError
-from robustkit.interfaces import Clock, State
+from robustkit.interfaces import Clock
 from robustkit.recipe import Recipe
 from robustkit.records import EpochLine, RunFolder, RunRecord, Threat
 
@@ -39,6 +40,9 @@ class Silent:
 
 class Work(Protocol):
     """What is trained: an epoch of it, and all that it remembers."""
+
+    enough: str
+    """Why the last epoch was the last one, though more were planned; empty where it was not."""
 
     def epoch(self, epoch: int, progress: Progress) -> EpochLine:
         """Train for one epoch (from 0) and measure. Raises TrainingStoppedError."""
@@ -89,7 +93,7 @@ def run(
     if done:
         saved = read_plain(folder.checkpoint)
         work.load_state_dict(saved["work"])
-        started = saved["started"]
+        started, work.enough = saved["started"], saved["enough"]
         # Sums over points, and so last bits, depend on how many threads share them.
         torch.set_num_threads(saved["threads"])
     lines = processes.lead(lambda: journal.rewind(done))
@@ -103,8 +107,8 @@ def run(
             seed=recipe.seed,
             epochs=recipe.fit.epochs,
             epochs_done=len(lines),
-            finished=len(lines) == recipe.fit.epochs,
-            stopped=stopped,
+            finished=bool(work.enough) or len(lines) == recipe.fit.epochs,
+            stopped=stopped or work.enough,
             provenance=provenance(
                 processes.device, started, sum(line.seconds for line in lines), processes.world
             ),
@@ -121,6 +125,7 @@ def run(
             {
                 "epochs": line.epoch,
                 "started": started,
+                "enough": work.enough,
                 "threads": torch.get_num_threads(),
                 "work": work.state_dict(),
             }
@@ -132,6 +137,8 @@ def run(
     watched = progress if processes.rank == 0 else Silent()
     try:
         for epoch in range(done, recipe.fit.epochs):
+            if work.enough:
+                break
             line = work.epoch(epoch, watched)
             processes.lead(lambda line=line: keep(line))  # type: ignore[misc]
         return processes.lead(record)

@@ -8,15 +8,9 @@ from typing import Any, NamedTuple, get_args
 
 from robustkit import recipe as recipes
 from robustkit.catalog import Catalog, installed
+from robustkit.component import Component
 from robustkit.errors import UnknownNameError
-from robustkit.interfaces import (
-    Architecture,
-    Attack,
-    Component,
-    Dataset,
-    Generator,
-    Trainer,
-)
+from robustkit.interfaces import Architecture, Attack, Dataset, Generator, Trainer
 from robustkit.recipe import Recipe, Table
 
 Settings = Iterable[tuple[str, Any]]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustkit.component import State
 from robustkit.data.batches import DeviceImages
 from robustkit.engine.points import some
 from robustkit.engine.processes import Processes
@@ -16,7 +17,7 @@ from robustkit.engine.rng import PointRng
 from robustkit.engine.verdict import Judge, exact
 from robustkit.engine.victim import CountingVictim, frozen
 from robustkit.errors import TrainingStoppedError
-from robustkit.interfaces import Attack, Images, State
+from robustkit.interfaces import Attack, Images
 from robustkit.recipe import Recipe
 
 CHUNK = 256

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robustkit.analysis.statistics import rate
 from robustkit.catalog import build
+from robustkit.component import State
 from robustkit.data.batches import DeviceImages
 from robustkit.engine import optim
 from robustkit.engine.journal import read_plain
@@ -23,7 +24,7 @@ from robustkit.engine.rng import PointRng
 from robustkit.engine.selection import HeldOut, Measured
 from robustkit.errors import TrainingStoppedError
 from robustkit.files import write_whole
-from robustkit.interfaces import Batch, Clock, Generator, State
+from robustkit.interfaces import Batch, Clock, Generator
 from robustkit.recipe import Recipe
 from robustkit.records import EpochLine, RunFolder, digest
 
@@ -32,6 +33,8 @@ GENERATOR = "generator.pt"
 
 class Synthesis:
     """Trains a generator: see robustkit.engine.loop.Work. Each part has an optimiser of its own."""
+
+    enough = ""
 
     def __init__(
         self, processes: Processes, recipe: Recipe, components: Components, folder: RunFolder

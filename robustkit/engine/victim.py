@@ -48,7 +48,7 @@ class CountingVictim:
     def done(self, logits: Tensor, y: Tensor) -> Tensor:
         """Say which points are wrong by more than rounding; none where nothing may be dropped."""
         if not self.drop:
-            return torch.zeros_like(y, dtype=torch.bool)
+            return torch.zeros_like(y[:, 0] if y.dim() > 1 else y, dtype=torch.bool)
         logits = logits.detach()
         true = logits.gather(1, y.unsqueeze(1)).squeeze(1)
         others = logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)

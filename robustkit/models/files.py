@@ -15,9 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from robustkit.component import BUILDER, load_object
 from robustkit.errors import BadValueError, RobustkitError, UnsafeFileError, nearest
 from robustkit.files import write_whole
-from robustkit.interfaces import BUILDER, Architecture, load_object
+from robustkit.interfaces import Architecture
 from robustkit.models.unsafe import would_run
 
 SCHEMA = 1

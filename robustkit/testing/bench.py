@@ -158,6 +158,10 @@ class BenchKit(TrainingKit):
         self.counts, self.threat, self.seed = torch.tensor([2, 1, 2, 1]), THREAT, 0
         self._synthesise = noise_of
 
+    def augmented(self, batch: Batch, clock: Clock, name: str) -> Tensor:
+        """Shift the points by noise that depends on name and step."""
+        return batch.x + 0.01 * self.rng(batch, clock, name).normal(SHAPE)
+
 
 def same(a: Any, b: Any) -> bool:
     """Compare states, tables and tensors to the bit."""

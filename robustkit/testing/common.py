@@ -15,7 +15,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from robustkit.interfaces import Batch, Component, Loss, Terms, Trainer
+from robustkit.component import Component
+from robustkit.interfaces import Batch, Loss, Terms, Trainer
 from robustkit.records import EpochLine
 from robustkit.testing.bench import (
     CLASSES,
@@ -117,7 +118,7 @@ def state_survives(subject: Subject) -> None:
     """`state_dict` loads with weights_only and gives a new instance the state of the old one."""
     kept = _exercised(subject)
     fresh = _prepared(subject)
-    for (path, old), (_, new) in zip(_tree("", kept), _tree("", fresh), strict=True):
+    for (path, old), (_, new) in zip(kept.tree(), fresh.tree(), strict=True):
         saved = io.BytesIO()
         torch.save(old.state_dict(), saved)
         saved.seek(0)
@@ -125,10 +126,13 @@ def state_survives(subject: Subject) -> None:
             state = torch.load(saved, weights_only=True)
         except Exception as error:
             line = str(error).splitlines()[0]
-            require(False, f"the state of '{path}' does not load with weights_only: {line}")
+            require(
+                False, f"the state of '{path or kept.name}' does not load with weights_only: {line}"
+            )
         new.load_state_dict(state)
         require(
-            same(new.state_dict(), old.state_dict()), f"the state of '{path}' is not taken back"
+            same(new.state_dict(), old.state_dict()),
+            f"the state of '{path or kept.name}' is not taken back",
         )
     require(
         same(_behaviour(fresh), _behaviour(kept)),
@@ -170,16 +174,10 @@ def _others(value: object, annotation: object) -> list[object]:
     return [value / 2, value / 2 + 0.1] if isinstance(value, float) else []
 
 
-def _tree(path: str, component: Component) -> Iterator[tuple[str, Component]]:
-    yield path or component.name, component
-    for option, inner in component.nested():
-        yield from _tree(f"{path}.{option}".lstrip("."), inner)
-
-
 def _prepared(subject: Subject) -> Component:
     component: Component = subject.make()
-    if isinstance(component, Trainer):
-        component.prepare(BenchKit())
+    for _, part in component.tree():
+        part.prepare(BenchKit())
     return component
 
 
@@ -188,7 +186,7 @@ def _exercised(subject: Subject) -> Component:
     component = _prepared(subject)
     batch = batch_of(*conv_points())
     terms = _terms(component, batch)
-    for _, part in _tree("", component):
+    for _, part in component.tree():
         part.observe(batch, terms)
         part.end_epoch(EPOCH)
     return component

@@ -13,7 +13,7 @@ from robustkit.catalog import KIND_CLASSES, Catalog, installed
 from robustkit.errors import RobustkitError, UnknownNameError
 
 if TYPE_CHECKING:
-    from robustkit.interfaces import Component
+    from robustkit.component import Component
 
 MODULES = {
     "attack": "attacks",

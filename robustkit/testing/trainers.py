@@ -7,8 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from robustkit.component import Component
 from robustkit.engine.victim import frozen
-from robustkit.interfaces import Batch, Component, Terms, Trainer
+from robustkit.interfaces import Batch, Terms, Trainer
 from robustkit.testing.bench import (
     CLASSES,
     CLOCK,
@@ -26,7 +27,8 @@ from robustkit.testing.core import Check, Subject, require
 def _start(subject: Subject) -> tuple[Trainer, nn.Module, Batch]:
     """Give the trainer, prepared; a model in training mode, without dropout; and a batch."""
     trainer: Trainer = subject.make()
-    trainer.prepare(BenchKit())
+    for _, part in trainer.tree():
+        part.prepare(BenchKit())
     model = conv_model().train()
     for layer in model.children():
         layer.train(not isinstance(layer, nn.Dropout))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from robustkit.interfaces import Attack, Batch, Clock, Loss, Terms, Trainer, slot
+from robustkit.component import slot
+from robustkit.interfaces import Attack, Batch, Clock, Loss, Terms, Trainer
 
 
 class Adversarial(Trainer):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from robustkit.interfaces import Component
+from robustkit.component import Component
 from robustkit.testing import Subject
 
 C = TypeVar("C", bound=type[Component])
