@@ -62,22 +62,31 @@ class Optimizer(Section):
     rho: float = Field(default=0.99, ge=0, lt=1, description="squared gradient's decay, of rmsprop")
     eps: float = Field(default=1e-8, gt=0, description="in the denominator of adam and rmsprop")
     weight_decay: float = Field(default=0.0, ge=0, description="L2 penalty (adamw: decoupled)")
+    decay: Literal["all", "weights"] = Field(
+        default="all", description="what decays: all, or no biases and norms (parameters of 1 axis)"
+    )
     clip: float | None = Field(default=None, gt=0, description="largest norm of a gradient")
 
 
 class Schedule(Section):
     """The learning rate over training, as a factor of the optimiser's `lr`."""
 
-    name: Literal["constant", "piecewise", "cosine", "linear", "one-cycle", "inverse"] = Field(
-        default="constant",
-        description="constant; piecewise: times `factor` at each milestone; cosine and linear: down"
-        " to 0; one-cycle: up over `warmup`, then down to 0; inverse: 1 / (1 + decay * step)",
+    name: Literal["constant", "piecewise", "cosine", "linear", "one-cycle", "cyclic", "inverse"] = (
+        Field(
+            default="constant",
+            description="constant; piecewise: times `factor` at each milestone; cosine and linear: down"
+            " to 0; one-cycle: up over `warmup`, then down to 0; cyclic: `cycles` triangles, each up"
+            " from 0 and down to 0; inverse: 1 / (1 + decay * step)",
+        )
     )
     milestones: tuple[float, ...] = Field(
         default=(), description="epochs of piecewise; below 1, shares of all epochs"
     )
     factor: float = Field(default=0.1, gt=0, description="of piecewise, at each milestone")
-    warmup: float = Field(default=0.4, ge=0, lt=1, description="share of one-cycle that rises")
+    warmup: float = Field(
+        default=0.4, ge=0, lt=1, description="share of one-cycle, or of each cycle, that rises"
+    )
+    cycles: int = Field(default=1, ge=1, description="triangles of cyclic")
     decay: float = Field(default=1e-6, ge=0, description="of inverse, a step (Keras)")
 
 

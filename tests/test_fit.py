@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,6 @@ from robustkit import recipe as recipes
 from robustkit.attacks.pgd import FGSM
 from robustkit.catalog import Entry, installed
 from robustkit.data.batches import DeviceImages
-from robustkit.engine import optim
 from robustkit.engine.fit import fit
 from robustkit.engine.fitting import Fitting
 from robustkit.engine.kit import TrainingKit
@@ -32,7 +30,7 @@ from robustkit.engine.selection import Measured, Selection
 from robustkit.errors import BadValueError, TrainingStoppedError
 from robustkit.interfaces import Attack, Batch, Clock, Terms
 from robustkit.models.files import load_model
-from robustkit.recipe import Optimizer, Recipe, Schedule
+from robustkit.recipe import Recipe
 from robustkit.records import EpochLine, RunFolder, RunRecord
 from robustkit.trainers.standard import Standard
 
@@ -465,35 +463,6 @@ def test_the_kits_random_numbers_are_of_the_step_and_the_point() -> None:
     assert draw[1] == kit.rng(other, Clock(step=1), "a").uniform()[0]
     assert draw[1] != kit.rng(other, Clock(step=2), "a").uniform()[0]
     assert draw[1] != kit.rng(other, Clock(step=1), "b").uniform()[0]
-
-
-@pytest.mark.parametrize(
-    ("schedule", "factors"),
-    [
-        ({"name": "constant"}, [1, 1, 1, 1]),
-        ({"name": "piecewise", "milestones": [5, 0.75]}, [1, 1, 0.1, 0.01]),
-        ({"name": "cosine"}, [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]),
-        ({"name": "linear"}, [1, 0.75, 0.5, 0.25]),
-        ({"name": "one-cycle", "warmup": 0.5}, [1 / 51, 26 / 51, 1, 0.5]),
-        ({"name": "inverse", "decay": 0.04}, [1, 1 / 2, 1 / 3, 1 / 4]),
-    ],
-)
-def test_schedules(schedule: dict[str, Any], factors: list[float]) -> None:
-    for step, factor in zip((0, 25, 50, 75), factors, strict=True):
-        clock = Clock(step // 10, 10, step, 100)
-        assert optim.factor(Schedule(**schedule), clock) == pytest.approx(factor)
-
-
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
-def test_optimisers_descend(name: str) -> None:
-    x = torch.nn.Parameter(torch.tensor([3.0]))
-    optimizer = optim.optimizer(Optimizer(name=name, lr=0.05), [x])  # type: ignore[arg-type]
-    for _ in range(200):
-        optimizer.zero_grad()
-        (x**2).sum().backward()
-        optimizer.step()
-    assert x.abs() < 1
-    assert optimizer.param_groups[0]["lr"] == 0.05
 
 
 def test_the_kinds_of_files_a_checkpoint_holds_are_plain(whole: RunFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn, optim
 
@@ -14,18 +15,26 @@ from robustkit.interfaces import Clock
 def optimizer(options: recipe.Optimizer, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
     """Make the optimiser that the recipe asks for."""
     lr, decay = options.lr, options.weight_decay
+    groups = _groups(list(parameters)) if options.decay == "weights" else parameters
     betas = (options.beta1, options.beta2)
     match options.name:
         case "sgd":
             # torch refuses Nesterov's momentum where there is none.
             nesterov = options.nesterov and options.momentum > 0
-            return optim.SGD(parameters, lr, options.momentum, 0, decay, nesterov)
+            return optim.SGD(groups, lr, options.momentum, 0, decay, nesterov)
         case "adam":
-            return optim.Adam(parameters, lr, betas, options.eps, decay)
+            return optim.Adam(groups, lr, betas, options.eps, decay)
         case "adamw":
-            return optim.AdamW(parameters, lr, betas, options.eps, decay)
+            return optim.AdamW(groups, lr, betas, options.eps, decay)
         case "rmsprop":
-            return optim.RMSprop(parameters, lr, options.rho, options.eps, decay, options.momentum)
+            return optim.RMSprop(groups, lr, options.rho, options.eps, decay, options.momentum)
+
+
+def _groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Leave biases and the parameters of norms, which have one axis, out of the decay."""
+    weights = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
 
 
 def factor(options: recipe.Schedule, clock: Clock) -> float:
@@ -48,6 +57,12 @@ def factor(options: recipe.Schedule, clock: Clock) -> float:
                 # The first step moves, too.
                 return (clock.step + 1) / (options.warmup * clock.steps + 1)
             return (1 - progress) / (1 - options.warmup)
+        case "cyclic":
+            # In whole numbers: a cycle begins at 0, not just before it.
+            share = options.cycles * clock.step % clock.steps / clock.steps
+            if share < options.warmup:
+                return share / options.warmup
+            return (1 - share) / (1 - options.warmup)
         case "inverse":
             return 1 / (1 + options.decay * clock.step)
 
