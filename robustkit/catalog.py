@@ -36,6 +36,7 @@ HOOKS = {
     "register_analyses": "analysis",
     "register_commands": "command",
     "register_recipes": "recipe",
+    "register_tables": "table",
 }
 KIND_CLASSES = {
     "attack": "Attack",
@@ -147,15 +148,15 @@ class Catalog:
         except ValidationError as error:
             raise explain(error, f"{kind} '{name}'", component.model_fields) from None
 
-    def recipe_text(self, name: str) -> str:
-        """Read the recipe registered under a name. Raises UnknownNameError."""
-        entry = self.find("recipe", name)
+    def text(self, kind: str, name: str) -> str:
+        """Read the recipe or table registered under a name. Raises UnknownNameError."""
+        entry = self.find(kind, name)
         package, _, file = entry.target.partition(":")
         try:
             return files(package).joinpath(file).read_text("utf-8")
         except (ImportError, OSError) as error:
             raise BrokenPluginError(
-                f"recipe '{name}' of plugin '{entry.plugin}' ({entry.distribution}): "
+                f"{kind} '{name}' of plugin '{entry.plugin}' ({entry.distribution}): "
                 f"{entry.target} cannot be read: {_first_line(error)}"
             ) from error
 

@@ -65,3 +65,9 @@ def register_commands() -> dict[str, str]:
 def register_recipes() -> dict[str, str]:
     """Give recipes: {name: "package:file.toml"}; `--plugin NAME` starts from the one so named."""
     return {}
+
+
+@hookspec
+def register_tables() -> dict[str, str]:
+    """Give tables: {name: "package:file.toml"}; `robustkit reproduce NAME` makes the one so named."""
+    return {}

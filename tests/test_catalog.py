@@ -262,7 +262,7 @@ def test_unreadable_recipe_is_one_line(own: Catalog) -> None:
         "recipe", "r", "robustkit:no.toml", "p", "d 1"
     )
     with pytest.raises(BrokenPluginError, match="recipe 'r' of plugin 'p'") as error:
-        own.recipe_text("r")
+        own.text("recipe", "r")
     one_line(error)
     with pytest.raises(BadValueError, match="not TOML"):
         from robustkit.recipe import parse

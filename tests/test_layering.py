@@ -22,6 +22,7 @@ LAYERS = [
     {"attacks"},
     {"trainers"},
     {"records", "recipe"},
+    {"tables"},
     {"analysis.statistics"},
     {"catalog"},
     {"analysis"},

@@ -49,7 +49,7 @@ def test_the_installed_wheel_finds_its_plugins_recipes_and_zoo(wheel: Path, tmp_
         "import robustkit; from robustkit.catalog import installed; from robustkit.cli.zoo import cards\n"
         "c = installed(); assert not c.problems, c.problems\n"
         "print(robustkit.__file__, *c.plugins, *cards())\n"
-        "[c.recipe_text(e.name) for e in c.of_kind('recipe')]\n"
+        "[c.text(k, e.name) for k in ('recipe', 'table') for e in c.of_kind(k)]\n"
         "[c.load(k, n) for k, n in c.entries if k in ('loss', 'attack', 'trainer', 'model')]\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

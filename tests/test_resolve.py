@@ -107,7 +107,7 @@ def test_bad_values_name_the_option() -> None:
 
 def test_start_prefers_the_recipe_of_the_data_set() -> None:
     assert start("policy-gradient", "mnist") == recipes.parse(
-        installed().recipe_text("policy-gradient-mnist"), "test"
+        installed().text("recipe", "policy-gradient-mnist"), "test"
     )
     assert start("policy-gradient", "digits")["data"]["name"] == "digits"
     with pytest.raises(UnknownNameError, match="policy-gradient"):

@@ -24,3 +24,9 @@ def register_recipes() -> dict[str, str]:
         "policy-loss-mnist",
     )
     return {name: f"robustkit_plugins.policy_gradient:{name}.toml" for name in names}
+
+
+@hookimpl
+def register_tables() -> dict[str, str]:
+    names = ("policy-loss-mnist",)
+    return {name: f"robustkit_plugins.policy_gradient:{name}.table.toml" for name in names}

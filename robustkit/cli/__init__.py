@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from robustkit import __version__
-from robustkit.cli import data, demo, evaluate, models, plugins, report, train, zoo
+from robustkit.cli import data, demo, evaluate, models, plugins, report, reproduce, train, zoo
 from robustkit.errors import RobustkitError, nearest
 
 
@@ -42,7 +42,8 @@ class Commands(TyperGroup):
             fail(str(error))
         except KeyboardInterrupt:
             fail(
-                "interrupted; what is done is kept: go on with --resume (demo: as it is)", code=130
+                "interrupted; what is done is kept: go on with --resume (demo, reproduce: as they are)",
+                code=130,
             )
         except BrokenPipeError:
             raise typer.Exit(0) from None
@@ -90,6 +91,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("reproduce")(reproduce.reproduce)
 app.add_typer(plugins.app, name="plugins")
 app.command("data")(data.data)
 app.command("models")(models.models)

@@ -48,8 +48,8 @@ def show(name: str = typer.Argument(help="Name of a component, of whatever kinds
         print(f"{entry.kind} {entry.name}  from plugin {entry.plugin} ({entry.distribution})")
         if entry.kind in KIND_CLASSES:
             _show_component(catalog.load(entry.kind, entry.name))
-        elif entry.kind == "recipe":
-            print(catalog.recipe_text(entry.name))
+        elif entry.kind in ("recipe", "table"):
+            print(catalog.text(entry.kind, entry.name))
         else:
             print(f"  {entry.target}")
 

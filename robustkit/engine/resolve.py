@@ -53,8 +53,8 @@ def start(plugin: str, dataset: str | None = None, catalog: Catalog | None = Non
     catalog = catalog or installed()
     name = f"{plugin}-{dataset}"
     if dataset and ("recipe", name) in catalog.entries:
-        return recipes.parse(catalog.recipe_text(name), name)
-    table = recipes.parse(catalog.recipe_text(plugin), plugin)
+        return recipes.parse(catalog.text("recipe", name), name)
+    table = recipes.parse(catalog.text("recipe", plugin), plugin)
     return recipes.override(table, [("data.name", dataset)]) if dataset else table
 
 
