@@ -23,6 +23,7 @@ def register_attacks() -> dict[str, str]:
 def register_losses() -> dict[str, str]:
     return {
         "cross-entropy": "robustkit.losses.cross_entropy:CrossEntropy",
+        "boosted-cross-entropy": "robustkit.losses.boosted:BoostedCrossEntropy",
         "margin": "robustkit.losses.margin:Margin",
         "dlr": "robustkit.losses.margin:DLR",
     }
@@ -33,6 +34,13 @@ def register_trainers() -> dict[str, str]:
     return {
         "standard": "robustkit.trainers.standard:Standard",
         "adversarial": "robustkit.trainers.adversarial:Adversarial",
+        "trades": "robustkit.trainers.trades:Trades",
+        "mart": "robustkit.trainers.mart:Mart",
+        "free": "robustkit.trainers.free:Free",
+        "fast": "robustkit.trainers.fast:Fast",
+        "awp": "robustkit.trainers.perturbed_weights:AWP",
+        "sam": "robustkit.trainers.perturbed_weights:SAM",
+        "consistency": "robustkit.trainers.consistency:Consistency",
     }
 
 

@@ -34,7 +34,8 @@ class Batch:
 
     `source` is 0 for real points and 1 for generated ones; `y` is -1 where the label is unknown.
     `clean` is where the points were before an adversary moved them, if one did; `place` (N,) says
-    which points of the step, over all processes, these are.
+    which points of the step, over all processes, these are. `twin` holds other views of the same
+    points, for trainers that compare two.
     """
 
     x: Tensor
@@ -43,6 +44,7 @@ class Batch:
     source: Tensor
     clean: Tensor | None = None
     place: Tensor | None = None
+    twin: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -174,8 +176,13 @@ class Kit(Protocol):
     """Training points of each class (classes,)."""
     threat: ThreatModel
 
-    def perturb(self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock) -> Tensor:
-        """Attack the batch's points under the recipe's threat: x_adv like batch.x."""
+    def perturb(
+        self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock, name: str = ""
+    ) -> Tensor:
+        """Attack the batch's points under the recipe's threat: x_adv like batch.x.
+
+        Searches of one step under different names draw different random numbers.
+        """
         ...
 
     def augmented(self, batch: Batch, clock: Clock, name: str) -> Tensor:
@@ -188,6 +195,10 @@ class Kit(Protocol):
 
     def at(self, batch: Batch, clock: Clock, name: str = "loss") -> At:
         """Give what a loss wants to know of this step."""
+        ...
+
+    def total(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Add each of the tensors up over all processes, which must all ask for it."""
         ...
 
     def synthesise(self, generator: Generator, n: int) -> Batch:

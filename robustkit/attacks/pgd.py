@@ -47,7 +47,7 @@ def climb(
 
 
 class FGSM(Attack):
-    """One step of the whole eps along the sign of the gradient (l2: along the gradient).
+    """One step along the sign of the gradient (l2: along the gradient), projected back.
 
     Goodfellow et al. 2015 (arXiv 1412.6572); with a random start, Wong et al. 2020 (2001.03994).
     """
@@ -56,6 +56,11 @@ class FGSM(Attack):
     soft = True
     loss: Loss = slot("cross-entropy", "what is ascended")
     random_start: bool = Field(default=False, description="start at a random point of the ball")
+    step_size: float | None = Field(
+        default=None,
+        gt=0,
+        description="size of the step in the threat's norm; else eps, from a random start 1.25 eps",
+    )
 
     @torch.no_grad()
     def perturb(
@@ -68,9 +73,12 @@ class FGSM(Attack):
         target: Tensor | None = None,
     ) -> Tensor:
         search = Search(self, victim, x, y, threat, target)
-        start = threat.random_start(x, rng, at=("start", 0)) if self.random_start else x
+        start, step_size = x, threat.eps
+        if self.random_start:
+            start, step_size = threat.random_start(x, rng, at=("start", 0)), 1.25 * threat.eps
         objective = objective_of(self.loss, search, rng)
-        x_adv, rows = climb(search, objective, start, search.rows, threat, 1, threat.eps)
+        step_size = self.step_size or step_size
+        x_adv, rows = climb(search, objective, start, search.rows, threat, 1, step_size)
         search.x_adv[rows] = x_adv
         return search.x_adv
 
@@ -90,6 +98,9 @@ class PGD(Attack):
     )
     restarts: int = Field(default=1, ge=1, description="searches from different starts")
     random_start: bool = Field(default=True, description="start at a random point of the ball")
+    noise: float = Field(
+        default=0.0, ge=0, description="start this times a Gaussian beside the point instead"
+    )
     loss: Loss = slot("cross-entropy", "what is ascended")
 
     @torch.no_grad()
@@ -109,7 +120,7 @@ class PGD(Attack):
             rows = search.rows
             start = x[rows]
             if self.random_start:
-                start = threat.random_start(start, rng[rows], at=("start", restart))
+                start = self._start(start, threat, rng[rows], ("start", restart))
             x_adv, rows = climb(search, objective, start, rows, threat, self.steps, step_size)
             if self.restarts == 1:
                 search.x_adv[rows] = x_adv
@@ -119,3 +130,8 @@ class PGD(Attack):
                 search.offer(x_adv, loss, search.misled(logits, rows), rows)
                 search.settle(x_adv, logits, rows)
         return search.x_adv
+
+    def _start(self, x: Tensor, threat: ThreatModel, rng: Rng, at: object) -> Tensor:
+        if not self.noise:
+            return threat.random_start(x, rng, at)
+        return threat.project(x + self.noise * rng.normal(x.shape[1:], at), x)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
@@ -117,6 +117,14 @@ class Processes:
         if self.world > 1:
             torch.distributed.all_reduce(sums)
         return sums
+
+    def totals(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Add each of several tensors up over all processes, by one all-reduce."""
+        if self.world == 1:
+            return tensors
+        flat = self.total(torch.cat([tensor.flatten() for tensor in tensors]))
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
     def gather(self, values: Tensor) -> Tensor:
         """Join the rows (n, ...) of all processes in their order; n may differ by one."""
