@@ -69,5 +69,5 @@ def register_recipes() -> dict[str, str]:
 
 @hookspec
 def register_tables() -> dict[str, str]:
-    """Give tables: {name: "package:file.toml"}; `robustkit reproduce NAME` makes the one so named."""
+    """Give tables: {name: "package:file.toml"}; `reproduce NAME` makes the one so named."""
     return {}

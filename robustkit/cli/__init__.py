@@ -41,10 +41,8 @@ class Commands(TyperGroup):
         except RobustkitError as error:
             fail(str(error))
         except KeyboardInterrupt:
-            fail(
-                "interrupted; what is done is kept: go on with --resume (demo, reproduce: as they are)",
-                code=130,
-            )
+            kept = "what is done is kept: go on with --resume (demo, reproduce: as they are)"
+            fail(f"interrupted; {kept}", code=130)
         except BrokenPipeError:
             raise typer.Exit(0) from None
 

@@ -18,21 +18,18 @@ def lines(table: TableRecord) -> Iterator[tuple[str, ...]]:
     """Give a line for each number: row (once), column, paper, ours, range over seeds, points."""
     for row in table.rows:
         for i, (column, cell) in enumerate(row.cells.items()):
-            name = words.plain(row.name) if i == 0 else ""
-            paper = "–" if cell.paper is None else f"{100 * cell.paper:.2f}".rstrip("0").rstrip(".")
-            points = str(cell.ours.n) if cell.ours else "–"
             yield (
-                name,
+                words.plain(row.name) if i == 0 else "",
                 words.plain(column),
-                paper,
+                "–" if cell.paper is None else f"{100 * cell.paper:.4g}",
                 words.with_interval(cell.ours),
                 _seeds(cell),
-                points,
+                str(cell.ours.n) if cell.ours else "–",
             )
 
 
 def _seeds(cell: Cell) -> str:
-    """Write what the seeds gave: nothing where there is one, else how many and from where to where."""
+    """Write how many seeds there are, and from where to where they reach; empty for one."""
     values = [100 * found.value for found in cell.seeds.values()]
     return f"{len(values)}: {min(values):.1f}–{max(values):.1f}" if len(values) > 1 else ""
 
