@@ -10,11 +10,11 @@ from robustkit_plugins.policy_gradient.losses import (
     PolicyGradient,
     PolicyWarmup,
     TwoPhase,
-    earnings,
     policy_loss,
     sample,
     warmup_loss,
 )
+from robustkit_plugins.policy_gradient.rewards import Amounts, amounts, earnings
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,14 +32,14 @@ def at(n: int, seed: int = 0, step: int = 0) -> At:
     return At(Clock(step=step), ids, PointRng(seed, f"loss at {step}", ids))
 
 
-def expected_gradient(reward: object, penalty: object) -> Tensor:
+def expected_gradient(reward: Amounts, penalty: Amounts) -> Tensor:
     """Average the gradient of the surrogate over all actions, exactly."""
     logits = LOGITS.clone().requires_grad_()
     log_policy = logits.log_softmax(1)
     total = torch.zeros(())
     for a in range(C):
         action = torch.full_like(Y, a)
-        won, lost = earnings(action, Y, log_policy, reward, penalty)
+        won, lost = earnings(action, Y, amounts(reward, penalty, C))
         chance = log_policy[:, a].detach().exp()
         total = total + (chance * policy_loss(log_policy, action, won, lost)).sum()
     return torch.autograd.grad(total, logits)[0]
@@ -116,7 +116,7 @@ def test_greedy_loss_is_bounded_by_the_evenest_policy() -> None:
 def test_warmup_values_by_hand() -> None:
     log_policy = LOGITS.log_softmax(1)
     action = torch.tensor([3, 0])
-    won, lost = earnings(action, Y, log_policy, 1.0, 0.75)
+    won, lost = earnings(action, Y, amounts(1.0, 0.75, C))
     others = sum(log_policy[0, i].item() for i in (0, 1, 2, 4))
     by_hand = [-0.75 / 4 * others, -log_policy[1, 0].item()]
     torch.testing.assert_close(
@@ -130,7 +130,7 @@ def test_warmup_samples_its_actions() -> None:
     log_policy = logits.log_softmax(1)
     y = Y[:1].expand(n)
     action = sample(log_policy, at(n))
-    expected = warmup_loss(log_policy, action, *earnings(action, y, log_policy, 1.0, 0.75))
+    expected = warmup_loss(log_policy, action, *earnings(action, y, amounts(1.0, 0.75, C)))
     torch.testing.assert_close(PolicyWarmup()(logits, y, at(n)), expected)
     assert len(action.unique()) > 1
 
@@ -162,17 +162,37 @@ def test_finite_where_a_probability_rounds_to_zero(loss: Loss) -> None:
 
 def test_the_switch_happens_once() -> None:
     loss = TwoPhase(switch_at=0.8)
-    assert loss.phase is loss.warmup
+    assert loss.phase(Clock()) is loss.warmup
     loss.end_epoch({"heldout_accuracy": 0.79})
     loss.end_epoch({})
-    assert loss.phase is loss.warmup
+    assert loss.phase(Clock()) is loss.warmup
     loss.end_epoch({"heldout_accuracy": 0.8})
     loss.end_epoch({"heldout_accuracy": 0.1})
-    assert loss.phase is loss.main
+    assert loss.phase(Clock()) is loss.main
     torch.testing.assert_close(loss(LOGITS, Y), PolicyGradient(action="greedy")(LOGITS, Y))
     again = TwoPhase(switch_at=0.8)
     again.load_state_dict(loss.state_dict())
-    assert again.phase is again.main
+    assert again.phase(Clock()) is again.main
+
+
+@pytest.mark.parametrize(
+    ("switch", "first"), [(0, 0), (1, 1), (75, 75), (0.75, 75), (2.5, 2.5), (0.29, 29)]
+)
+def test_the_switch_by_epochs_is_taken_from_the_clock(switch: float, first: float) -> None:
+    """In kind with the schedule's milestones: 0.75 of 100 epochs are 75, whatever accuracy says."""
+    loss = TwoPhase(switch_epoch=switch)
+    loss.end_epoch({"heldout_accuracy": 1.0})
+    in_main = [loss.phase(Clock(step // 4, 100, step, 400)) is loss.main for step in range(400)]
+    assert in_main == [step >= 4 * first for step in range(400)]
+
+
+def test_the_switch_by_epochs_tells_losses_and_attacks_apart() -> None:
+    loss = TwoPhase(warmup="cross-entropy", main=PolicyGradient(action="greedy"), switch_epoch=0.5)
+    early, late = (At(Clock(step=step, steps=10)) for step in (4, 5))
+    cross_entropy = F.cross_entropy(LOGITS, Y, reduction="none")
+    torch.testing.assert_close(loss(LOGITS, Y, early), cross_entropy)
+    torch.testing.assert_close(loss(LOGITS, Y, late), PolicyGradient(action="greedy")(LOGITS, Y))
+    torch.testing.assert_close(loss.ascend(LOGITS, Y, late), cross_entropy)
 
 
 def test_wrong_amounts_are_one_line() -> None:
@@ -182,3 +202,5 @@ def test_wrong_amounts_are_one_line() -> None:
         PolicyGradient()(LOGITS, Y)
     with pytest.raises(BadValueError, match="reward"):
         build("loss", {"name": "policy-gradient", "reward": -1})
+    with pytest.raises(BadValueError, match="'switch_at' .* no effect beside 'switch_epoch'"):
+        build("loss", {"name": "two-phase", "switch_at": 0.9, "switch_epoch": 75})

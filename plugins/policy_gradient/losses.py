@@ -1,26 +1,19 @@
 """A class is an action that earns a reward or a penalty: losses whose gradient is the policy's.
 
-The policy is the softmax of the logits. An action `a` on a point of class `y` earns `reward[y]`
-if `a = y`, else minus `penalty[y]` (Kim et al. 2021, equation 3); for soft labels it earns what
-it earns on average over labels drawn from them.
+The policy is the softmax of the logits; what actions earn is in `rewards`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
-from robustkit import At, BadValueError, Loss, State, slot
+from robustkit import At, BadValueError, Clock, Loss, State, slot
 
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Amounts = Amount | tuple[Amount, ...]
-
-REWARD = "of a right action: one number, or one a class"
-PENALTY = "of a wrong action: one number, or one a (true) class"
+from .rewards import PENALTY, Amounts, Rewarded
 
 
 def sample(log_policy: Tensor, at: At) -> Tensor:
@@ -30,27 +23,6 @@ def sample(log_policy: Tensor, at: At) -> Tensor:
     below = log_policy.detach().double().exp().cumsum(1)
     u = at.rng.uniform(at="action").double() * below[:, -1]
     return (below <= u.unsqueeze(1)).sum(1).clamp(max=log_policy.shape[1] - 1)
-
-
-def earnings(
-    action: Tensor, y: Tensor, like: Tensor, reward: Amounts, penalty: Amounts
-) -> tuple[Tensor, Tensor]:
-    """Give the reward and the penalty (N,) that actions (N,) earn; `like` is (N, classes)."""
-    target = (F.one_hot(y, like.shape[1]) if y.dim() == 1 else y).to(like)
-    chosen = action.unsqueeze(1)
-    won = target * _by_class(reward, "reward", like)
-    lost = target * _by_class(penalty, "penalty", like)
-    return won.gather(1, chosen).squeeze(1), lost.scatter(1, chosen, 0.0).sum(1)
-
-
-def _by_class(amounts: Amounts, option: str, like: Tensor) -> Tensor:
-    values = like.new_tensor(amounts)
-    if values.dim() and len(values) != like.shape[1]:
-        raise BadValueError(
-            f"option '{option}' has {len(values)} numbers for {like.shape[1]} classes;"
-            " give one number, or one a class"
-        )
-    return values
 
 
 def policy_loss(log_policy: Tensor, action: Tensor, won: Tensor, lost: Tensor) -> Tensor:
@@ -65,7 +37,7 @@ def warmup_loss(log_policy: Tensor, action: Tensor, won: Tensor, lost: Tensor) -
     return -(won * chosen + lost * others)
 
 
-class PolicyGradient(Loss):
+class PolicyGradient(Rewarded):
     """The policy gradient's surrogate `-r log pi_a`; the action is not differentiated through.
 
     Sampled actions with reward and penalty 1 are Gupta et al. 2020, equation 1; its expected
@@ -77,62 +49,73 @@ class PolicyGradient(Loss):
     action: Literal["sampled", "greedy"] = Field(
         default="sampled", description="drawn from the policy anew each step, or its largest"
     )
-    reward: Amounts = Field(default=1.0, description=REWARD)
-    penalty: Amounts = Field(default=1.0, description=PENALTY)
 
     def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
         log_policy = logits.log_softmax(1)
         action = log_policy.argmax(1) if self.action == "greedy" else sample(log_policy, at)
-        won, lost = earnings(action, y, log_policy, self.reward, self.penalty)
+        won, lost = self.earn(action, y, log_policy, at)
         return policy_loss(log_policy, action, won, lost)
 
-    def ascend(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
-        return F.cross_entropy(logits, y, reduction="none")
 
-
-class PolicyWarmup(Loss):
+class PolicyWarmup(Rewarded):
     """The warm-up loss: sampled actions, and a wrong one raises all other classes evenly.
 
     Kim et al. 2021, equation 12 (its brackets as equation 13 shows them).
     """
 
     name = "policy-warmup"
-    reward: Amounts = Field(default=1.0, description=REWARD)
     penalty: Amounts = Field(default=0.75, description=PENALTY)
 
     def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
         log_policy = logits.log_softmax(1)
         action = sample(log_policy, at)
-        won, lost = earnings(action, y, log_policy, self.reward, self.penalty)
+        won, lost = self.earn(action, y, log_policy, at)
         return warmup_loss(log_policy, action, won, lost)
-
-    def ascend(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
-        return F.cross_entropy(logits, y, reduction="none")
 
 
 class TwoPhase(Loss):
     """One loss until held-out accuracy first reaches `switch_at`, and another from then on.
 
-    Kim et al. 2021, section "Policy Loss": equation 12, then equation 4 without randomness. The
-    paper watches test accuracy; held-out training data stand in for it.
+    Kim et al. 2021, section "Experiments": equation 12, then equation 4 without randomness. The
+    paper watches test accuracy; held-out training data stand in for it. Beside TRADES it switches
+    after a number of epochs instead (table 6): `switch_epoch`.
     """
 
     name = "two-phase"
     warmup: Loss = slot("policy-warmup", "loss of the first phase")
     main: Loss = slot({"name": "policy-gradient", "action": "greedy"}, "loss of the second phase")
     switch_at: float = Field(default=0.8, ge=0, le=1, description="held-out accuracy that ends it")
+    switch_epoch: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="instead: epochs that the first phase takes; below 1, a share of all epochs",
+    )
     _switched: bool = PrivateAttr(default=False)
 
-    @property
-    def phase(self) -> Loss:
-        """The loss that counts now."""
-        return self.main if self._switched else self.warmup
+    @model_validator(mode="after")
+    def _one_switch(self) -> TwoPhase:
+        watched = type(self).model_fields["switch_at"].default
+        if self.switch_epoch is not None and self.switch_at != watched:
+            raise BadValueError(
+                f"option 'switch_at' of loss '{self.name}' has no effect beside 'switch_epoch';"
+                " give one of the two"
+            )
+        return self
+
+    def phase(self, clock: Clock) -> Loss:
+        """Give the loss that counts at a time."""
+        switched = self._switched
+        if self.switch_epoch is not None:
+            epochs = self.switch_epoch * (clock.epochs if self.switch_epoch < 1 else 1)
+            switched = clock.step * clock.epochs >= epochs * clock.steps
+        return self.main if switched else self.warmup
 
     def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
-        return self.phase(logits, y, at)
+        return self.phase(at.clock)(logits, y, at)
 
     def ascend(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
-        return self.phase.ascend(logits, y, at)
+        return self.phase(at.clock).ascend(logits, y, at)
 
     def end_epoch(self, metrics: Mapping[str, float]) -> None:
         self._switched |= metrics.get("heldout_accuracy", 0.0) >= self.switch_at
