@@ -50,7 +50,15 @@ def register_models() -> dict[str, str]:
         "cnn": "robustkit.models.cnn:CNN",
         "lenet5": "robustkit.models.lenet:LeNet5",
         "mlp": "robustkit.models.mlp:MLP",
+        "preactresnet18": "robustkit.models.preactresnet:PreActResNet18",
         "resnet18": "robustkit.models.resnet:ResNet18",
+        "torchvision": "robustkit.models.torchvision:TorchVision",
+        "vgg13": "robustkit.models.vgg:VGG13",
+        "wideresnet": "robustkit.models.wideresnet:WideResNet",
+        "wideresnet-16-10": "robustkit.models.wideresnet:WideResNet16x10",
+        "wideresnet-28-10": "robustkit.models.wideresnet:WideResNet28x10",
+        "wideresnet-34-10": "robustkit.models.wideresnet:WideResNet34x10",
+        "wideresnet-40-10": "robustkit.models.wideresnet:WideResNet40x10",
     }
 
 

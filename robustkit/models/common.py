@@ -44,6 +44,73 @@ class Classifier(nn.Module):
         return logits
 
 
+class Normalised(nn.Module):
+    """A network of normalised images behind their normalisation; grey ones get its `channels`."""
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], net: nn.Module, channels: int = 0
+    ) -> None:
+        super().__init__()
+        self.normalise, self.net, self.channels = Normalise(mean, std), net, channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.normalise(x)
+        if x.shape[1] < self.channels:
+            x = x.expand(-1, self.channels, -1, -1)
+        logits: Tensor = self.net(x)
+        return logits
+
+
+class Headed(Normalised):
+    """A network whose last module is a linear layer, the head; `features` are what reaches it."""
+
+    @property
+    def head(self) -> nn.Module:
+        """Features (N, F) to logits."""
+        return list(self.net.modules())[-1]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Give the features (N, F) of images (N, C, H, W) in [0, 1]."""
+        seen: list[Tensor] = []
+        with self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+            self(x)
+        return seen[0]
+
+
+class PreactBlock(nn.Module):
+    """Twice batch norm, activation and a 3x3 convolution, beside a shortcut.
+
+    Where shapes differ, the shortcut is a 1x1 convolution of the first activation. Dropout comes
+    before the second convolution. Source: He et al. 2016, Identity Mappings in Deep Residual
+    Networks, figure 1b; Zagoruyko and Komodakis 2016, figure 1d.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        activation: type[nn.Module] = nn.ReLU,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.BatchNorm2d(channels), activation())
+        self.rest = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            activation(),
+            nn.Dropout(dropout),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+        )
+        same = stride == 1 and channels == width
+        self.shortcut = None if same else nn.Conv2d(channels, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.first(x)
+        out: Tensor = self.rest(active) + (self.shortcut(active) if self.shortcut else x)
+        return out
+
+
 class Stack:
     """Layers in a row, from normalisation on, that watch how much of the image is left."""
 
