@@ -110,7 +110,8 @@ class Elsewhere(nn.Module):
     def __init__(self, model: nn.Module, tensors: Tensors) -> None:
         super().__init__()
         if isinstance(model, Elsewhere):
-            model, tensors = model.model, {**model.tensors, **tensors}
+            tensors = {**model.tensors, **tensors}
+            model = model.model
         self.training, self.model, self.tensors = model.training, model, tensors
 
     def forward(self, x: Tensor) -> Tensor:
