@@ -74,9 +74,9 @@ class Schedule(Section):
     name: Literal["constant", "piecewise", "cosine", "linear", "one-cycle", "cyclic", "inverse"] = (
         Field(
             default="constant",
-            description="constant; piecewise: times `factor` at each milestone; cosine and linear: down"
-            " to 0; one-cycle: up over `warmup`, then down to 0; cyclic: `cycles` triangles, each up"
-            " from 0 and down to 0; inverse: 1 / (1 + decay * step)",
+            description="constant; piecewise: times `factor` at each milestone; cosine and linear:"
+            " down to 0; one-cycle: up over `warmup`, then down to 0; cyclic: `cycles` triangles"
+            " from 0 up and down to 0; inverse: 1 / (1 + decay * step)",
         )
     )
     milestones: tuple[float, ...] = Field(
@@ -99,8 +99,16 @@ class Fit(Section):
         default=0.1, gt=0, description="training data kept for selection: a share, or a count"
     )
     limit: int | None = Field(default=None, ge=1, description="train on this many points only")
-    augment: tuple[Literal["crop", "flip"], ...] = Field(
-        default=(), description="crop (after padding by 4), flip (left to right)"
+    augment: tuple[Literal["crop", "flip", "cutout"], ...] = Field(
+        default=(),
+        description="crop (after padding by 4), flip (left to right), cutout (the data's mean over"
+        " a square of half the side)",
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each label that is spread over all classes"
+    )
+    mixup: float = Field(
+        default=0.0, ge=0, description="alpha of mixup's shares, of Beta(alpha, alpha); 0: none"
     )
     precision: Literal["32", "bf16", "16"] = Field(
         default="32", description="arithmetic of training; verdicts are always float32"

@@ -22,9 +22,7 @@ from robustkit.data import (
     Batches,
     DeviceImages,
     Subset,
-    crop,
     describe,
-    flip,
     hold_out,
     unit,
 )
@@ -34,7 +32,6 @@ from robustkit.data.digits import Digits
 from robustkit.data.folder import Folder
 from robustkit.data.mnist import MNIST
 from robustkit.data.npz import Npz
-from robustkit.engine.rng import PointRng
 from robustkit.errors import BadValueError
 
 REAL = os.environ.get("ROBUSTKIT_DATA")
@@ -201,48 +198,6 @@ def test_batches_refuse_impossible_processes():
     device = DeviceImages(images())
     refusal("process 2 of 2", lambda: Batches(device, 8, 0, rank=2, world=2))
     refusal("batches of 0", lambda: Batches(device, 0, 0))
-
-
-# Augmentation
-
-
-def rng(ids: torch.Tensor) -> PointRng:
-    return PointRng(0, "augment", ids)
-
-
-def test_crop_is_a_window_of_the_padded_image():
-    x = torch.arange(1.0, 1 + 50 * 2 * 3 * 4).view(50, 2, 3, 4)
-    cut = crop(x, 2, rng(torch.arange(50)), at=1)
-    padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
-    offsets = set()
-    for before, after in zip(padded, cut, strict=True):
-        places = [
-            (i, j)
-            for i in range(5)
-            for j in range(5)
-            if torch.equal(before[:, i : i + 3, j : j + 4], after)
-        ]
-        assert len(places) == 1
-        offsets.add(places[0])
-    assert {i for i, _ in offsets} == {j for _, j in offsets} == set(range(5))
-    assert len(offsets) > 15  # of 25: the two directions are drawn apart
-
-
-def test_flip_mirrors_half_of_the_points():
-    x = torch.rand(400, 1, 2, 3)
-    turned = flip(x, rng(torch.arange(400)))
-    mirrored = (turned == x.flip(3)).flatten(1).all(1)
-    assert torch.equal(turned[~mirrored], x[~mirrored])
-    assert 150 < mirrored.sum() < 250
-
-
-def test_augmentation_is_the_points_own_and_anew_each_epoch():
-    x, ids = torch.rand(9, 1, 6, 6), torch.arange(9)
-    rows = torch.tensor([7, 2])
-    for change in (lambda *a: crop(a[0], 2, *a[1:]), flip):
-        whole = change(x, rng(ids), 4)
-        assert torch.equal(change(x[rows], rng(ids[rows]), 4), whole[rows])
-        assert not torch.equal(change(x, rng(ids), 5), whole)
 
 
 # Digits

@@ -18,6 +18,7 @@ from training import SMALL, Run, differences, same_run, small, weights
 from robustkit import recipe as recipes
 from robustkit.attacks.pgd import FGSM
 from robustkit.catalog import Entry, installed
+from robustkit.data.augment import Augmentation
 from robustkit.data.batches import DeviceImages
 from robustkit.engine.fit import fit
 from robustkit.engine.fitting import Fitting
@@ -363,7 +364,8 @@ def test_the_adversary_sees_a_frozen_model_the_objective_one_in_training(
 def kit_of(recipe: Recipe) -> tuple[Points, TrainingKit]:
     points = divide(build(recipe).data, recipe.fit, recipe.seed)
     images, threat = DeviceImages(points.train), recipe.threat.model()
-    return points, TrainingKit(points, images, recipe.fit.augment, threat, 0, lambda *_: None)  # type: ignore[arg-type]
+    augmentation = Augmentation(recipe.fit.augment, points.mean)
+    return points, TrainingKit(points, images, augmentation, threat, 0, lambda *_: None)  # type: ignore[arg-type]
 
 
 class Asked(Attack):

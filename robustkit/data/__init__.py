@@ -1,6 +1,6 @@
 """Data sets, their batches, and augmentation on the device."""
 
-from robustkit.data.augment import crop, flip
+from robustkit.data.augment import crop, cutout, flip
 from robustkit.data.batches import Batches, DeviceImages
 from robustkit.data.describe import channel_stats, class_counts, describe
 from robustkit.data.images import ArrayImages, Subset, unit
@@ -14,6 +14,7 @@ __all__ = [
     "channel_stats",
     "class_counts",
     "crop",
+    "cutout",
     "describe",
     "flip",
     "hold_out",

@@ -9,11 +9,16 @@ from torch import Tensor
 from robustkit.errors import BadValueError
 
 
-def permutation(n: int, *key: int) -> Tensor:
-    """Shuffle range(n) (n,): a function of the key and nothing else, in every numpy version."""
+def stream(*key: int) -> np.random.RandomState:
+    """Give random numbers that are a function of the key and nothing else."""
     # numpy promises the stream of RandomState for good, and of its newer generators not.
     words = [word for part in key for word in (part & 0xFFFFFFFF, part >> 32 & 0xFFFFFFFF)]
-    return torch.from_numpy(np.random.RandomState(words).permutation(n).astype(np.int64))
+    return np.random.RandomState(words)
+
+
+def permutation(n: int, *key: int) -> Tensor:
+    """Shuffle range(n) (n,): a function of the key and nothing else, in every numpy version."""
+    return torch.from_numpy(stream(*key).permutation(n).astype(np.int64))
 
 
 def hold_out(labels: Tensor, part: float, seed: int) -> tuple[Tensor, Tensor]:

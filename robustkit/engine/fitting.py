@@ -10,15 +10,15 @@ from torch import Tensor
 
 from robustkit.analysis.statistics import rate
 from robustkit.component import Component, State
-from robustkit.data.augment import augment
+from robustkit.data.augment import Augmentation
 from robustkit.data.batches import Batches, DeviceImages
 from robustkit.engine import optim
 from robustkit.engine.kit import TrainingKit
 from robustkit.engine.loop import Progress
 from robustkit.engine.points import divide
+from robustkit.engine.presenting import Presenting
 from robustkit.engine.processes import Processes
 from robustkit.engine.resolve import Components
-from robustkit.engine.rng import PointRng
 from robustkit.engine.selection import HeldOut, Selection
 from robustkit.engine.synthesise import generated
 from robustkit.engine.victim import frozen
@@ -49,13 +49,16 @@ class Fitting:
         assert components.trainer is not None
         self.trainer: Trainer = components.trainer
         self.parts = dict(self.trainer.tree())
+        augmentation = Augmentation(recipe.fit.augment, points.mean)
+        self.presenting = Presenting(recipe.fit, images, augmentation, recipe.seed)
         self.kit = TrainingKit(
             points,
             images,
-            recipe.fit.augment,
+            augmentation,
             recipe.threat.model(),
             recipe.seed,
             lambda generator, n: generated(processes, recipe, components, generator, folder, n),
+            processes.totals,
         )
         for part in self.parts.values():
             part.prepare(self.kit)
@@ -68,7 +71,7 @@ class Fitting:
         steps = len(self.batches) * replays
         clock = Clock(epoch, epochs, epoch * steps, epochs * steps)
         for i, batch in enumerate(self.batches.epoch(epoch)):
-            batch = self._augment(batch, epoch)
+            batch = self.presenting(batch, epoch, i)
             for replay in range(replays):
                 clock = Clock(epoch, epochs, epoch * steps + i * replays + replay, epochs * steps)
                 progress.step(clock)
@@ -110,10 +113,6 @@ class Fitting:
         processes.share_buffers(model)
         self._observe(batch, terms)
         return totals
-
-    def _augment(self, batch: Batch, epoch: int) -> Batch:
-        rng = PointRng(self.recipe.seed, "augment", batch.ids)
-        return batch.replace(x=augment(batch.x, self.recipe.fit.augment, rng, at=epoch))
 
     def _checked(self, terms: Terms, batch: Batch) -> Terms:
         if terms.loss.shape != (len(batch),) or len(terms.logits) != len(batch):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustkit.data.augment import augment
+from robustkit.data.augment import Augmentation
 from robustkit.data.batches import DeviceImages
 from robustkit.engine.points import Points
 from robustkit.engine.rng import PointRng
@@ -22,19 +22,23 @@ class TrainingKit:
         self,
         points: Points,
         images: DeviceImages,
-        augment: Sequence[str],
+        augmentation: Augmentation,
         threat: ThreatModel,
         seed: int,
         synthesise: Callable[[Generator, int], Batch],
+        total: Callable[[Sequence[Tensor]], Sequence[Tensor]] = list,
     ) -> None:
         self.shape, self.classes = points.train.shape, points.train.classes
         self.counts, self.threat, self.seed = points.counts, threat, seed
-        self._images, self._augment, self._synthesise = images, augment, synthesise
+        self._images, self._augmentation = images, augmentation
+        self._synthesise, self._total = synthesise, total
 
-    def perturb(self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock) -> Tensor:
+    def perturb(
+        self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock, name: str = ""
+    ) -> Tensor:
         """Attack every point to the end, and keep the result inside the threat."""
         victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
-        rng = self.rng(batch, clock, attack.name)
+        rng = self.rng(batch, clock, f"{attack.name} {name}".strip())
         y = batch.y if attack.soft else hard_labels(batch.y)
         x_adv = attack.perturb(victim, batch.x, y, self.threat, rng)
         return self.threat.project(x_adv.detach().to(batch.x), batch.x)
@@ -42,7 +46,7 @@ class TrainingKit:
     def augmented(self, batch: Batch, clock: Clock, name: str) -> Tensor:
         """Augment the batch's points from the data set anew, under each name differently."""
         rng = self.rng(batch, clock, f"augment {name}")
-        return augment(self._images.take(batch.ids), self._augment, rng, at=clock.step)
+        return self._augmentation(self._images.take(batch.ids), rng, at=clock.step)
 
     def rng(self, batch: Batch, clock: Clock, name: str) -> PointRng:
         """Give random numbers for the batch's points at this step."""
@@ -51,6 +55,10 @@ class TrainingKit:
     def at(self, batch: Batch, clock: Clock, name: str = "loss") -> At:
         """Give what a loss wants to know of this step."""
         return At(clock, batch.ids, self.rng(batch, clock, name))
+
+    def total(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Add each of the tensors up over all processes, in one exchange."""
+        return self._total(tensors)
 
     def synthesise(self, generator: Generator, n: int) -> Batch:
         """Train the generator on the training points, unless it is, and draw n labelled points."""

@@ -1,0 +1,54 @@
+"""What a batch becomes before a trainer sees it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from robustkit.data.augment import Augmentation, smooth
+from robustkit.data.batches import DeviceImages
+from robustkit.data.splits import stream
+from robustkit.engine.rng import PointRng
+from robustkit.interfaces import Batch
+from robustkit.recipe import Fit
+
+
+class Presenting:
+    """Augments images, mixes them with others, and softens labels, as a recipe's `fit` says.
+
+    All of it is a function of seed, epoch, step and point: the same in any number of processes,
+    and in a resumed run.
+    """
+
+    def __init__(
+        self, fit: Fit, images: DeviceImages, augmentation: Augmentation, seed: int
+    ) -> None:
+        self.fit, self.images, self.augmentation, self.seed = fit, images, augmentation, seed
+        self.classes = len(images.images.classes)
+
+    def __call__(self, batch: Batch, epoch: int, step: int) -> Batch:
+        """Present the batch of a step of the epoch; soft labels are (N, classes)."""
+        x, y = self._augmented(batch.x, batch.ids, epoch), batch.y
+        if self.fit.mixup:
+            x, y = self._mixed(x, y, batch.ids, epoch, step)
+        if self.fit.label_smoothing:
+            y = smooth(y, self.classes, self.fit.label_smoothing)
+        return batch.replace(x=x, y=y)
+
+    def _augmented(self, x: Tensor, ids: Tensor, epoch: int) -> Tensor:
+        return self.augmentation(x, PointRng(self.seed, "augment", ids), at=epoch)
+
+    def _mixed(
+        self, x: Tensor, y: Tensor, ids: Tensor, epoch: int, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mix each point with another, and their labels alike (Zhang et al. 2018, 1710.09412).
+
+        As in the authors' code, one share is drawn for a step; the other point is drawn from all
+        that are trained on, where they shuffle the batch, which processes do not share.
+        """
+        alpha = self.fit.mixup
+        share = float(stream(self.seed, epoch, step).beta(alpha, alpha))
+        others = PointRng(self.seed, "mixup", ids).choice(len(self.images), at=epoch)
+        other = self.images.batch(others)
+        other_x = self._augmented(other.x, other.ids, epoch)
+        labels, other_labels = smooth(y, self.classes), smooth(other.y, self.classes)
+        return share * x + (1 - share) * other_x, share * labels + (1 - share) * other_labels
