@@ -67,8 +67,15 @@ def register_datasets() -> dict[str, str]:
     return {
         "digits": "robustkit.data.digits:Digits",
         "mnist": "robustkit.data.mnist:MNIST",
+        "fashion-mnist": "robustkit.data.mnist:FashionMNIST",
+        "cifar10": "robustkit.data.cifar:CIFAR10",
+        "cifar100": "robustkit.data.cifar:CIFAR100",
+        "svhn": "robustkit.data.svhn:SVHN",
+        "tiny-imagenet": "robustkit.data.tiny_imagenet:TinyImageNet",
         "folder": "robustkit.data.folder:Folder",
         "npz": "robustkit.data.npz:Npz",
+        "huggingface": "robustkit.data.huggingface:HuggingFace",
+        "subset": "robustkit.data.subset:ClassSubset",
     }
 
 
@@ -77,4 +84,11 @@ def register_recipes() -> dict[str, str]:
     return {
         "standard": "robustkit.recipes:standard.toml",
         "adversarial": "robustkit.recipes:adversarial.toml",
+        "trades": "robustkit.recipes:trades.toml",
+        "mart": "robustkit.recipes:mart.toml",
+        "free": "robustkit.recipes:free.toml",
+        "fast": "robustkit.recipes:fast.toml",
+        "awp": "robustkit.recipes:awp.toml",
+        "sam": "robustkit.recipes:sam.toml",
+        "consistency": "robustkit.recipes:consistency.toml",
     }

@@ -6,10 +6,11 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robustkit.component import Component
 from robustkit.engine.victim import frozen
-from robustkit.interfaces import Batch, Terms, Trainer
+from robustkit.interfaces import At, Attack, Batch, Loss, Rng, Terms, Trainer, Victim
 from robustkit.testing.bench import (
     CLASSES,
     CLOCK,
@@ -21,12 +22,42 @@ from robustkit.testing.bench import (
     left_alone,
     same,
 )
-from robustkit.testing.core import Check, Subject, require
+from robustkit.testing.core import Check, NotApplicableError, Subject, require
+from robustkit.threat import ThreatModel
 
 
-def _start(subject: Subject) -> tuple[Trainer, nn.Module, Batch]:
+class SquaredLogits(Loss):
+    """A loss that no trainer has by itself, and that wants to be told where it is asked."""
+
+    name = "squared-logits"
+
+    def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008
+        told = at.ids is not None and at.rng is not None
+        require(told, "the loss is asked without `at`; pass the kit's")
+        return logits.square().mean(1)
+
+
+class BeyondTheBall(Attack):
+    """An attack that knows hard labels only, and proposes points twice too far away."""
+
+    name = "beyond-the-ball"
+
+    def perturb(
+        self,
+        victim: Victim,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        require(y.dim() == 1, "an attack that knows hard labels only is given soft ones")
+        return x + 2 * threat.eps
+
+
+def _start(subject: Subject, **options: Component) -> tuple[Trainer, nn.Module, Batch]:
     """Give the trainer, prepared; a model in training mode, without dropout; and a batch."""
-    trainer: Trainer = subject.make()
+    trainer: Trainer = subject.make(**options)
     for _, part in trainer.tree():
         part.prepare(BenchKit())
     model = conv_model().train()
@@ -39,6 +70,18 @@ def _moved(trainer: Trainer, model: nn.Module, batch: Batch) -> Batch:
     """Run `adversary` as the engine does by default: frozen, and in eval mode."""
     with frozen(model):
         return trainer.adversary(model, batch, CLOCK)
+
+
+def _soft(batch: Batch) -> Batch:
+    return batch.replace(y=F.one_hot(batch.y, CLASSES).float())
+
+
+def _options(trainer: Trainer, kind: type[Component]) -> list[str]:
+    """Name the options that hold such a component. Raises NotApplicableError for none."""
+    found = [option for option, part in trainer.nested() if isinstance(part, kind)]
+    if not found:
+        raise NotApplicableError(f"it has no option for {kind.kind}es")
+    return found
 
 
 def _states(component: Component) -> list[object]:
@@ -140,6 +183,37 @@ def own_random_numbers(subject: Subject) -> None:
     require(same(found[0], found[1]), "a step depends on torch's global seed")
 
 
+def soft_labels_taken(subject: Subject) -> None:
+    """Soft labels (N, classes) are taken; those of one class have the loss of hard ones."""
+    trainer, model, batch = _start(subject)
+    moved = _moved(trainer, model, _soft(batch))
+    soft = trainer.objective(copy.deepcopy(model), moved, CLOCK).loss
+    hard = trainer.objective(copy.deepcopy(model), moved.replace(y=batch.y), CLOCK).loss
+    close = torch.allclose(soft, hard, rtol=1e-4, atol=1e-5)
+    require(close, "soft labels of one class have another loss than hard ones")
+
+
+def losses_exchanged(subject: Subject) -> None:
+    """Another loss in place of its own is what counts then, and is told where it is asked."""
+    trainer, model, batch = _start(subject)
+    before = trainer.objective(copy.deepcopy(model), batch, CLOCK).loss
+    for option in _options(trainer, Loss):
+        other, _, _ = _start(subject, **{option: SquaredLogits()})
+        after = other.objective(copy.deepcopy(model), batch, CLOCK).loss
+        require((before != after).all(), f"another loss as '{option}' makes no difference")
+
+
+def attacks_exchanged(subject: Subject) -> None:
+    """Another attack in place of its own moves the points, or some of them, by way of the kit."""
+    trainer, _, _ = _start(subject)
+    for option in _options(trainer, Attack):
+        other, model, batch = _start(subject, **{option: BeyondTheBall()})
+        moved = _moved(other, model, _soft(batch))
+        there = moved.x == THREAT.project(batch.x + 2 * THREAT.eps, batch.x)
+        right = (there | (moved.x == batch.x)).all() and there.flatten(1).all(1).any()
+        require(right, f"points are not where another attack as '{option}' is")
+
+
 CHECKS = Check.all(
     replays_counted,
     terms_per_point,
@@ -150,4 +224,7 @@ CHECKS = Check.all(
     adversary_keeps_points,
     adversary_inside_threat,
     own_random_numbers,
+    soft_labels_taken,
+    losses_exchanged,
+    attacks_exchanged,
 )

@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from broken import breaks
-from robustkit import Batch, Clock, Terms, Trainer
+from robustkit import Attack, Batch, Clock, Loss, Terms, Trainer, slot
+from robustkit.attacks.pgd import FGSM
+from robustkit.engine.victim import CountingVictim
 
 
 class HealthyTrainer(Trainer):
@@ -180,3 +182,61 @@ class OutOfTheBox(After):
 class GlobalStart(After):
     def moved(self, adversarial: Batch, batch: Batch, model: Any) -> Batch:
         return batch.replace(x=(batch.x + 0.01 * torch.rand_like(batch.x)).clamp(0, 1))
+
+
+@breaks("soft-labels-taken", "raised")
+class HardLabelsOnly(HealthyTrainer):
+    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
+        logits = model(batch.x)
+        return Terms(-logits.log_softmax(1)[torch.arange(len(batch)), batch.y], logits)
+
+
+@breaks("soft-labels-taken", "another loss")
+class SmoothsSoftLabels(HealthyTrainer):
+    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
+        logits = model(batch.x)
+        y = batch.y if batch.y.dim() == 1 else 0.9 * batch.y + 0.1 / batch.y.shape[1]
+        return Terms(F.cross_entropy(logits, y, reduction="none"), logits)
+
+
+class HealthySlots(Trainer):
+    """A loss where an attack moved the points."""
+
+    name = "slots"
+    attack: Attack = slot("fgsm", "moves the points")
+    loss: Loss = slot("cross-entropy", "what is minimised")
+
+    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
+        return batch.moved(self._kit.perturb(self.attack, model, batch, clock))
+
+    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
+        logits = model(batch.x)
+        return Terms(self.loss(logits, batch.y, self._kit.at(batch, clock)), logits)
+
+
+@breaks("losses-exchanged", "no difference")
+class OwnLoss(HealthySlots):
+    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
+        logits = model(batch.x)
+        return Terms(F.cross_entropy(logits, batch.y, reduction="none"), logits)
+
+
+@breaks("losses-exchanged", "without `at`")
+class TellsNothing(HealthySlots):
+    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
+        logits = model(batch.x)
+        return Terms(self.loss(logits, batch.y), logits)
+
+
+@breaks("attacks-exchanged", "not where another attack")
+class OwnAttack(HealthySlots):
+    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
+        return batch.moved(self._kit.perturb(FGSM(), model, batch, clock))
+
+
+@breaks("attacks-exchanged", "given soft ones")
+class BypassesTheKit(HealthySlots):
+    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
+        victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
+        rng = self._kit.rng(batch, clock, "attack")
+        return batch.moved(self.attack.perturb(victim, batch.x, batch.y, self._kit.threat, rng))
