@@ -27,11 +27,12 @@ from robustkit.data import (
     unit,
 )
 from robustkit.data import batches as batches_module
-from robustkit.data import mnist as mnist_module
+from robustkit.data import rooted as rooted_module
 from robustkit.data.digits import Digits
 from robustkit.data.folder import Folder
 from robustkit.data.mnist import MNIST
 from robustkit.data.npz import Npz
+from robustkit.data.rooted import Remote
 from robustkit.errors import BadValueError
 
 REAL = os.environ.get("ROBUSTKIT_DATA")
@@ -268,25 +269,29 @@ def test_mnist_refuses_damaged_files(raw: Path):
 
 
 def test_mnist_offline_says_where_it_looked(tmp_path: Path, monkeypatch):
-    torchvision = pytest.importorskip("torchvision.datasets")
+    utils = pytest.importorskip("torchvision.datasets.utils")
 
     def offline(*args, **kwargs):
         print("Failed to download (trying next):")
         raise RuntimeError("Error downloading train-images\nmore")
 
-    monkeypatch.setattr(torchvision, "MNIST", offline)
+    monkeypatch.setattr(utils, "download_url", offline)
     line = refusal("ROBUSTKIT_DATA", lambda: MNIST(root=tmp_path).split("train"))
     assert str(tmp_path / "MNIST" / "raw") in line
 
 
 def test_mnist_is_fetched_when_missing(tmp_path: Path, monkeypatch):
-    def fetch(root: Path) -> None:
-        folder = root / "MNIST" / "raw"
-        write_idx(folder / "t10k-images-idx3-ubyte", np.zeros((3, 28, 28), np.uint8))
-        write_idx(folder / "t10k-labels-idx1-ubyte", np.zeros(3, np.uint8))
+    def fetch(remote: Remote, folder: str) -> None:
+        shape = (3, 28, 28) if "idx3" in remote.name else (3,)
+        write_idx(Path(folder) / remote.name, np.zeros(shape, np.uint8))
 
-    monkeypatch.setattr(mnist_module, "_fetch", fetch)
+    monkeypatch.setattr(rooted_module, "_download", fetch)
+    assert MNIST(root=tmp_path).found() is None
     assert len(MNIST(root=tmp_path).split("test")) == 3
+    files = sorted(p.name for p in MNIST(root=tmp_path).place.iterdir())
+    assert len(files) == 4
+    assert all(name.endswith("-ubyte.gz") for name in files)
+    assert MNIST(root=tmp_path).found() == tmp_path / "MNIST" / "raw"
 
 
 @pytest.mark.skipif(not REAL, reason="ROBUSTKIT_DATA names no folder of data")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustkit.data.images import Pixels
 from robustkit.data.places import home
 from robustkit.errors import BadValueError
 from robustkit.files import write_whole
 
+Mode = Literal["L", "RGB"]
 GREY = {"1", "L"}
 COLOUR = {"LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"}
 CACHE_VERSION = 1
@@ -23,98 +26,130 @@ CHUNK = 256
 T = TypeVar("T")
 
 
-def decoded(root: Path, files: list[Path], size: int | None) -> Pixels:
-    """Give the images of files below root as a mapped array (N, C, H, W) of uint8.
+class Encoded(NamedTuple):
+    """An image file: its name for messages, and what gives its path or opens its bytes."""
 
-    Raises BadValueError, naming the file, where one is damaged or has another size.
-    """
-    kept = home("ROBUSTKIT_CACHE") / f"folder-{_fingerprint(root, files, size)}.npy"
-    if not kept.exists():
-        shape, mode = _common_shape(files, size)
-        write_whole(kept, lambda out: _write(out, files, shape, mode))
+    name: str
+    open: Callable[[], Path | BinaryIO]
+
+
+def decoded(root: Path, files: list[Path], size: int | None, mode: Mode | None = None) -> Pixels:
+    """Give the images of files below root as a mapped array: see `write_images`."""
+    images = [Encoded(str(file), partial(Path, file)) for file in files]
+    key = f"folder-{_fingerprint(root, files, size, mode)}"
+    return kept(key, lambda out: write_images(out, images, size, mode))
+
+
+def kept(key: str, write: Callable[[BinaryIO], object]) -> NDArray[Any]:
+    """Give a mapped array that `write` writes as .npy where it is not kept under `key` yet."""
+    path = home("ROBUSTKIT_CACHE") / f"{key}.npy"
+    if not path.exists():
+        write_whole(path, write)
     try:
-        array: Pixels = np.load(kept, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
-        raise BadValueError(f"'{kept}' is damaged; delete it, and it is made anew") from None
+        raise BadValueError(f"'{path}' is damaged; delete it, and it is made anew") from None
     return array
 
 
-def _fingerprint(root: Path, files: list[Path], size: int | None) -> str:
-    digest = hashlib.sha256(repr((CACHE_VERSION, str(root.resolve()), size)).encode())
-    for file in files:
-        stat = file.stat()
-        digest.update(repr((str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns)).encode())
+def stamp(file: Path) -> tuple[int, int]:
+    """Give a file's size and time, which tell whether it is still the same."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def fingerprint(*parts: object) -> str:
+    """Give 20 hexadecimal digits of plain values and of how images are decoded."""
+    digest = hashlib.sha256(repr(CACHE_VERSION).encode())
+    for part in parts:
+        digest.update(repr(part).encode())
     return digest.hexdigest()[:20]
 
 
-def _common_shape(files: list[Path], size: int | None) -> tuple[tuple[int, int, int], str]:
-    """Find the shape (C, H, W) and PIL's mode that all images are brought to."""
-    first, mode = None, "L"
-    for file, (found, dims) in zip(files, _mapped(_header, files, "looking at"), strict=True):
-        if found not in GREY | COLOUR:
-            raise BadValueError(
-                f"image '{file}' has pixels of mode '{found}', not 8 bits a channel"
-            )
-        first = first or (file, dims)
-        if size is None and dims != first[1]:
-            raise BadValueError(
-                f"image '{file}' has {dims[0]}x{dims[1]} pixels but '{first[0].name}' has"
-                f" {first[1][0]}x{first[1][1]}; give 'size' to resize all"
-            )
-        mode = mode if found in GREY else "RGB"
-    width, height = (size, size) if size else first[1] if first else (0, 0)
-    return (len(mode), height, width), mode
+def _fingerprint(root: Path, files: list[Path], size: int | None, mode: Mode | None) -> str:
+    named = ((str(file.relative_to(root)), *stamp(file)) for file in files)
+    return fingerprint(str(root.resolve()), size, mode, *named)
 
 
-def _header(file: Path) -> tuple[str, tuple[int, int]]:
-    from PIL import Image
+def write_images(
+    out: BinaryIO, images: Sequence[Encoded], size: int | None, mode: Mode | None = None
+) -> None:
+    """Write decoded images as an .npy file (N, C, H, W) of uint8, a chunk at a time.
 
-    with Image.open(file) as image:
-        return image.mode, image.size
-
-
-def _write(out: BinaryIO, files: list[Path], shape: tuple[int, int, int], mode: str) -> None:
-    """Write the decoded images as an .npy file, a chunk at a time."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)}
+    They are brought to `mode`, by default grey where all are, and to `size` where given. Raises
+    BadValueError, naming the image, where one is damaged or has another size than the first.
+    """
+    (height, width), common = _common_shape(images, size)
+    chosen = mode or common
+    shape = (len(images), len(chosen), height, width)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(out, header)
 
-    def pixels(file: Path) -> bytes:
+    def pixels(image: Encoded) -> bytes:
         from PIL import Image
 
-        with Image.open(file) as image:
-            resized = image.convert(mode)
-            if resized.size != (shape[2], shape[1]):
-                resized = resized.resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
-            array = np.asarray(resized).reshape(shape[1], shape[2], shape[0])
+        with Image.open(image.open()) as opened:
+            resized = opened.convert(chosen)
+            if resized.size != (width, height):
+                resized = resized.resize((width, height), Image.Resampling.BILINEAR)
+            array = np.asarray(resized).reshape(height, width, len(chosen))
         return array.transpose(2, 0, 1).tobytes()
 
-    for image in _mapped(pixels, files, "decoding"):
+    for image in _mapped(pixels, images, "decoding"):
         out.write(image)
 
 
-def _mapped(read: Callable[[Path], T], files: list[Path], doing: str) -> Iterator[T]:
-    """Read each file in threads, in order, with progress on stderr; errors name the file."""
+def _common_shape(images: Sequence[Encoded], size: int | None) -> tuple[tuple[int, int], Mode]:
+    """Find the height and width, and PIL's mode, that all images can be brought to."""
+    first: tuple[Encoded, tuple[int, int]] | None = None
+    mode: Mode = "L"
+    for image, (found, dims) in zip(images, _mapped(_header, images, "looking at"), strict=True):
+        if found not in GREY | COLOUR:
+            raise BadValueError(
+                f"image '{image.name}' has pixels of mode '{found}', not 8 bits a channel"
+            )
+        first = first or (image, dims)
+        if size is None and dims != first[1]:
+            raise BadValueError(
+                f"image '{image.name}' has {dims[0]}x{dims[1]} pixels but"
+                f" '{Path(first[0].name).name}' has {first[1][0]}x{first[1][1]};"
+                " give 'size' to resize all"
+            )
+        mode = mode if found in GREY else "RGB"
+    width, height = (size, size) if size else first[1] if first else (0, 0)
+    return (height, width), mode
+
+
+def _header(image: Encoded) -> tuple[str, tuple[int, int]]:
+    from PIL import Image
+
+    with Image.open(image.open()) as opened:
+        return opened.mode, opened.size
+
+
+def _mapped(read: Callable[[Encoded], T], images: Sequence[Encoded], doing: str) -> Iterator[T]:
+    """Read each image in threads, in order, with progress on stderr; errors name the image."""
     from rich.console import Console
     from rich.progress import track
 
-    def named(file: Path) -> T:
+    def named(image: Encoded) -> T:
         try:
-            return read(file)
+            return read(image)
         # PIL raises many kinds for a damaged image, SyntaxError and struct.error among them.
         except Exception as error:
-            raise BadValueError(f"image '{file}' cannot be read: {_reason(error)}") from None
+            raise BadValueError(f"image '{image.name}' cannot be read: {_reason(error)}") from None
 
     def in_order() -> Iterable[T]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(files), CHUNK):
-                yield from pool.map(named, files[start : start + CHUNK])
+            for start in range(0, len(images), CHUNK):
+                yield from pool.map(named, images[start : start + CHUNK])
 
     console = Console(stderr=True)
     return iter(
         track(
             in_order(),
-            f"{doing} {len(files)} images",
-            total=len(files),
+            f"{doing} {len(images)} images",
+            total=len(images),
             console=console,
             transient=True,
             disable=not console.is_terminal,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustkit.data.images import remark_of
 from robustkit.interfaces import Images
 
 CHUNK = 2048
@@ -36,9 +37,10 @@ def class_counts(images: Images) -> list[int]:
 
 
 def describe(images: Images) -> dict[str, Any]:
-    """Give n, bytes, shape, classes, counts, unknown, and mean and std of each channel."""
+    """Give n, bytes, shape, classes, counts, unknown, mean and std of each channel, any remark."""
     mean, std = channel_stats(images)
     counts = class_counts(images)
+    remark = remark_of(images)
     return {
         "n": len(images),
         "bytes": len(images) * math.prod(images.shape),
@@ -48,4 +50,5 @@ def describe(images: Images) -> dict[str, Any]:
         "unknown": len(images) - sum(counts),
         "mean": mean,
         "std": std,
+        **({"remark": remark} if remark else {}),
     }

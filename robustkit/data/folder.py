@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -66,11 +67,10 @@ def class_names(root: Path) -> list[str]:
     return names
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """List the images of a class, sorted. Raises BadValueError where there is none."""
-    files = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    )
+    inside = folder.iterdir() if folder.is_dir() else ()
+    files = sorted(p for p in inside if p.suffix.lower() in suffixes and not p.name.startswith("."))
     if not files:
-        raise BadValueError(f"'{folder}' holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise BadValueError(f"'{folder}' holds no images ({', '.join(sorted(suffixes))})")
     return files

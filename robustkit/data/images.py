@@ -21,12 +21,18 @@ TEST_SHARE, SPLIT_SEED = 0.2, 0
 class ArrayImages:
     """Images of an array (N, C, H, W) of uint8, which may be mapped: see robustkit.Images.
 
-    Labels (N,) lie in [0, classes), or are -1 where unknown. Raises BadValueError, beginning with
+    Labels (N,) lie in [0, classes), or are -1 where unknown. `remark` says in what the images
+    differ from those that their name promises, if they do. Raises BadValueError, beginning with
     `origin`, for anything else.
     """
 
     def __init__(
-        self, array: Pixels, labels: NDArray[Any], classes: Sequence[str], origin: str = "images"
+        self,
+        array: Pixels,
+        labels: NDArray[Any],
+        classes: Sequence[str],
+        origin: str = "images",
+        remark: str = "",
     ) -> None:
         if array.dtype != np.uint8 or array.ndim != 4 or 0 in array.shape:
             raise BadValueError(
@@ -39,6 +45,7 @@ class ArrayImages:
         _, channels, height, width = array.shape
         self.shape = (channels, height, width)
         self.classes = tuple(classes)
+        self.remark = remark
         self.labels = torch.from_numpy(labels.astype(np.int64))
 
     def __len__(self) -> int:
@@ -50,12 +57,22 @@ class ArrayImages:
 
 
 class Subset:
-    """Some of other images, by their ids there; an id here is a place in `ids`."""
+    """Some of other images, by their ids there; an id here is a place in `ids` (n,).
 
-    def __init__(self, images: Images, ids: Tensor) -> None:
+    Their labels (n,) and classes may be others, too.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        ids: Tensor,
+        labels: Tensor | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
         self._images, self._ids = images, ids.cpu()
-        self.shape, self.classes = images.shape, images.classes
-        self.labels = images.labels[self._ids]
+        self.shape, self.classes = images.shape, classes or images.classes
+        self.remark = remark_of(images)
+        self.labels = images.labels[self._ids] if labels is None else labels
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -63,6 +80,11 @@ class Subset:
     def take(self, ids: Tensor) -> Tensor:
         """Give the images of ids (n,) as uint8 (n, C, H, W)."""
         return self._images.take(self._ids[ids.cpu()])
+
+
+def remark_of(images: Images) -> str:
+    """Say in what images differ from what their data set's name promises; "" if in nothing."""
+    return str(getattr(images, "remark", ""))
 
 
 def unit(x: Tensor) -> Tensor:

@@ -1,72 +1,87 @@
-"""MNIST, from its standard files."""
+"""MNIST and Fashion-MNIST, from their standard files."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import io
 import math
 import zlib
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from robustkit.data.images import ArrayImages, Pixels
-from robustkit.data.places import home
+from robustkit.data.rooted import Remote, Rooted
 from robustkit.errors import BadValueError
-from robustkit.interfaces import Dataset, Images
+from robustkit.interfaces import Images
 
-STEMS = {"train": "train", "test": "t10k"}
+Part = Literal["train", "test"]
+STEMS: dict[Part, str] = {"train": "train", "test": "t10k"}
 
 
-class MNIST(Dataset):
-    """60,000 and 10,000 handwritten digits of 28x28 pixels.
+class MNIST(Rooted):
+    """60,000 and 10,000 handwritten digits of 28x28 grey pixels.
 
     Source: Y. LeCun, C. Cortes, C. Burges, The MNIST Database, 1998. Reads the idx files below
     root/MNIST/raw (plain or .gz) and fetches them when they are missing.
     """
 
     name: ClassVar[str] = "mnist"
-    root: Path | None = Field(
-        default=None,
-        description="folder that holds MNIST/raw; default: ROBUSTKIT_DATA or ~/.cache/robustkit",
-    )
+    folder: ClassVar[str] = "MNIST/raw"
+    wanted: ClassVar[str] = "its four idx files"
+    publisher: ClassVar[str] = "MNIST"
+    """The class of torchvision that knows mirrors and checksums."""
+    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
-    def split(self, part: Literal["train", "test"]) -> Images:
+    def split(self, part: Part) -> Images:
         """Load one part. Raises BadValueError where it is damaged, or missing and out of reach."""
-        root = self.root.expanduser() if self.root else home("ROBUSTKIT_DATA")
-        raw, stem = root / "MNIST" / "raw", STEMS[part]
-        names = [f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte"]
-        if not all(_present(raw / name) for name in names):
-            _fetch(root)
+        files = self._files(part)
+        if not all(map(_present, files)):
+            self.fetch(self._remotes())
         images, labels = (
-            read_idx(_present(raw / name) or raw / name, dims=dims)
-            for name, dims in zip(names, (3, 1), strict=True)
+            read_idx(_present(file) or file, dims) for file, dims in zip(files, (3, 1), strict=True)
         )
-        classes = [str(digit) for digit in range(10)]
-        return ArrayImages(images[:, None], labels, classes, f"mnist in '{raw}'")
+        return ArrayImages(
+            images[:, None], labels, self.class_names, f"{self.name} in '{self.place}'"
+        )
+
+    def found(self) -> Path | None:
+        """Give the folder of the files, where all four are there."""
+        files = [file for part in STEMS for file in self._files(part)]
+        return self.place if all(map(_present, files)) else None
+
+    def _files(self, part: Part) -> list[Path]:
+        names = ("images-idx3-ubyte", "labels-idx1-ubyte")
+        return [self.place / f"{STEMS[part]}-{name}" for name in names]
+
+    def _remotes(self) -> list[Remote]:
+        from torchvision import datasets
+
+        known = getattr(datasets, self.publisher)
+        return [
+            Remote(tuple(mirror + name for mirror in known.mirrors), name, md5)
+            for name, md5 in known.resources
+        ]
+
+
+class FashionMNIST(MNIST):
+    """60,000 and 10,000 photographs of clothes, of 28x28 grey pixels.
+
+    Source: H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST, arXiv:1708.07747. Reads the idx files
+    below root/FashionMNIST/raw (plain or .gz) and fetches them when they are missing.
+    """
+
+    name: ClassVar[str] = "fashion-mnist"
+    folder: ClassVar[str] = "FashionMNIST/raw"
+    publisher: ClassVar[str] = "FashionMNIST"
+    class_names: ClassVar[tuple[str, ...]] = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
 
 
 def _present(path: Path) -> Path | None:
     return next((p for p in (path, path.with_name(path.name + ".gz")) if p.is_file()), None)
-
-
-def _fetch(root: Path) -> None:
-    """Fetch the files; torchvision knows their mirrors and checksums."""
-    from torchvision import datasets
-
-    try:
-        # Its progress goes to stderr, its failed mirrors to stdout.
-        with contextlib.redirect_stdout(io.StringIO()):
-            datasets.MNIST(str(root), download=True)
-    except (OSError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadValueError(
-            f"mnist is not in '{root / 'MNIST' / 'raw'}' and cannot be fetched ({reason}): put its"
-            " four idx files there, or name the folder that holds MNIST/raw by ROBUSTKIT_DATA"
-        ) from None
 
 
 def read_idx(path: Path, dims: int) -> Pixels:
