@@ -1,0 +1,1 @@
+"""What a model may be written in: one format, one file."""
