@@ -110,8 +110,22 @@ class Fit(Section):
     mixup: float = Field(
         default=0.0, ge=0, description="alpha of mixup's shares, of Beta(alpha, alpha); 0: none"
     )
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of an exponential average of the weights, which then is what is selected"
+        " and kept; 0: none",
+    )
     precision: Literal["32", "bf16", "16"] = Field(
         default="32", description="arithmetic of training; verdicts are always float32"
+    )
+    channels_last: bool = Field(
+        default=False, description="hold images channel by channel last in memory"
+    )
+    compile: bool = Field(default=False, description="compile the model, for training only")
+    deterministic: bool = Field(
+        default=True, description="the same bits again on a GPU; false: its fastest kernels, TF32"
     )
     adversary_mode: Literal["eval", "train"] = Field(
         default="eval", description="mode of the model inside the inner attack"

@@ -39,6 +39,7 @@ def fit(
         processes=processes,
         device=device,
         precision=recipe.fit.precision,
+        deterministic=recipe.fit.deterministic,
     )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustkit.analysis.statistics import rate
 from robustkit.component import Component, State
 from robustkit.data.augment import Augmentation
 from robustkit.data.batches import Batches, DeviceImages
 from robustkit.engine import optim
+from robustkit.engine.averaging import Average
+from robustkit.engine.computing import adapt
 from robustkit.engine.kit import TrainingKit
 from robustkit.engine.loop import Progress
 from robustkit.engine.points import divide
@@ -41,7 +44,11 @@ class Fitting:
         self.model = components.model.build(
             points.train.shape, len(points.train.classes), points.mean, points.std
         ).to(processes.device)
+        if recipe.fit.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.optimizer = optim.optimizer(recipe.optimizer, self.model.parameters())
+        self.average = Average(self.model, recipe.fit.average) if recipe.fit.average else None
+        adapt(self.model, recipe.fit, processes.device)
         images = DeviceImages(points.train, processes.device)
         self.batches: Batches = processes.batches(images, recipe.fit.batch_size, recipe.seed)
         self.heldout = HeldOut(points.heldout, recipe, components.attack, processes)
@@ -63,6 +70,11 @@ class Fitting:
         for part in self.parts.values():
             part.prepare(self.kit)
         self.enough = ""
+
+    @property
+    def kept(self) -> nn.Module:
+        """The model that is measured and saved."""
+        return self.average.model if self.average else self.model
 
     def epoch(self, epoch: int, progress: Progress) -> EpochLine:
         """Train on every point (`replays` times), then measure the held-out ones."""
@@ -109,8 +121,10 @@ class Fitting:
         totals = processes.average(model, len(batch), (terms.loss.detach().sum(), hits))
         if not totals[1].isfinite():
             raise self._diverged(clock, "the loss")
-        processes.step(self.optimizer, model, recipe.optimizer.clip)
+        stepped = processes.step(self.optimizer, model, recipe.optimizer.clip)
         processes.share_buffers(model)
+        if self.average and stepped:
+            self.average.follow(model, clock)
         self._observe(batch, terms)
         return totals
 
@@ -140,7 +154,8 @@ class Fitting:
     def _measure(self, epoch: int) -> EpochLine:
         select = self.recipe.select
         attacked = epoch % select.every == 0 or epoch == self.recipe.fit.epochs
-        measured = self.heldout.measure(self.model, attacked=attacked)
+        with torch.compiler.set_stance("force_eager") if self.recipe.fit.compile else nullcontext():
+            measured = self.heldout.measure(self.kept, attacked=attacked)
         self.selection.watch(epoch, measured)
         if attacked:
             self.selection.offer(epoch, measured)
@@ -173,7 +188,7 @@ class Fitting:
         recipe, points = self.recipe, self.points
         save_model(
             folder.model,
-            self.model,
+            self.kept,
             self.components.model,
             points.train.shape,
             points.train.classes,
@@ -195,6 +210,7 @@ class Fitting:
         states = {path: part.state_dict() for path, part in self.parts.items()}
         return {
             "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.processes.scaler_state(),
             "parts": {path: state for path, state in states.items() if state},
@@ -204,6 +220,8 @@ class Fitting:
     def load_state_dict(self, state: State) -> None:
         """Take back what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.processes.load_scaler_state(state["scaler"])
         for path, part_state in state["parts"].items():

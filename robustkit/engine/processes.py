@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from robustkit.data.batches import Batches, DeviceImages
+from robustkit.engine.computing import kernels
 from robustkit.engine.device import pick_device
 from robustkit.errors import BadValueError, RobustkitError
 
@@ -59,11 +59,21 @@ class Processes:
         """Send a loss (N,) backward as its mean over points."""
         self.fabric.backward(loss.float().mean())
 
-    def step(self, optimizer: Optimizer, model: nn.Module, clip: float | None) -> None:
-        """Clip the gradient and follow it; a scaled one is unscaled first."""
+    def step(self, optimizer: Optimizer, model: nn.Module, clip: float | None) -> bool:
+        """Clip the gradient and follow it; a scaled one is unscaled first.
+
+        False where a scaled gradient has overflown: no step is then taken, in any process, and
+        the next one is scaled less.
+        """
         if clip is not None:
             self.fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
+        scale = self._scale()
         self.fabric.strategy.optimizer_step(optimizer)
+        return self._scale() >= scale
+
+    def _scale(self) -> float:
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        return float(scaler.get_scale()) if scaler else 1.0
 
     def scaler_state(self) -> dict[str, Any]:
         """Give the state of the gradient's scaling; empty where there is none."""
@@ -161,6 +171,7 @@ def launch(
     processes: int,
     device: str,
     precision: str,
+    deterministic: bool = True,
 ) -> T:
     """Call `work(Processes, *arguments)` in each of the processes; give what the first one gives.
 
@@ -176,12 +187,13 @@ def launch(
         precision=PRECISIONS[precision],  # type: ignore[arg-type]
         strategy="auto" if processes == 1 else SHARING,
     )
+    call = partial(_call, work, arguments, deterministic)
     if processes == 1:
-        return work(_ready(fabric), *arguments)
+        return call(fabric)
     others = set(multiprocessing.active_children())
     try:
         # Fabric looks for modules inside what it is given, and stumbles over frozen dataclasses.
-        outcome = fabric.launch(_in_process, partial(_call, work, arguments))
+        outcome = fabric.launch(_in_process, call)
     except BaseException:
         # A process that waits for its fallen siblings would outlive this one.
         for child in set(multiprocessing.active_children()) - others:
@@ -193,8 +205,11 @@ def launch(
     return outcome
 
 
-def _call(work: Callable[..., T], arguments: tuple[object, ...], fabric: Fabric) -> T:
-    return work(_ready(fabric), *arguments)
+def _call(
+    work: Callable[..., T], arguments: tuple[object, ...], deterministic: bool, fabric: Fabric
+) -> T:
+    with kernels(fabric.device, deterministic=deterministic):
+        return work(Processes(fabric), *arguments)
 
 
 def _in_process(fabric: Fabric, *calls: Callable[[Fabric], Any]) -> Any:
@@ -202,15 +217,6 @@ def _in_process(fabric: Fabric, *calls: Callable[[Fabric], Any]) -> Any:
         return calls[0](fabric)
     except RobustkitError as error:
         return error
-
-
-def _ready(fabric: Fabric) -> Processes:
-    if fabric.device.type == "cuda":
-        # The same bits again need deterministic kernels; the workspace is what cuBLAS asks for.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-    return Processes(fabric)
 
 
 def _devices(name: str, processes: int, precision: str) -> tuple[str, int | list[int]]:
