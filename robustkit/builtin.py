@@ -91,4 +91,15 @@ def register_recipes() -> dict[str, str]:
         "awp": "robustkit.recipes:awp.toml",
         "sam": "robustkit.recipes:sam.toml",
         "consistency": "robustkit.recipes:consistency.toml",
+        "adversarial-cifar10": "robustkit.recipes:adversarial-cifar10.toml",
+        "trades-cifar10": "robustkit.recipes:trades-cifar10.toml",
+        "mart-cifar10": "robustkit.recipes:mart-cifar10.toml",
+        "free-cifar10": "robustkit.recipes:free-cifar10.toml",
+        "fast-cifar10": "robustkit.recipes:fast-cifar10.toml",
+        "awp-cifar10": "robustkit.recipes:awp-cifar10.toml",
     }
+
+
+@hookimpl
+def register_tables() -> dict[str, str]:
+    return {"baselines-cifar10": "robustkit.recipes:baselines-cifar10.table.toml"}

@@ -22,11 +22,18 @@ def register_recipes() -> dict[str, str]:
         "policy-gradient-mnist",
         "policy-gradient-cifar10",
         "policy-loss-mnist",
+        "policy-loss-cifar10",
+        "policy-loss-trades-cifar10",
     )
     return {name: f"robustkit_plugins.policy_gradient:{name}.toml" for name in names}
 
 
 @hookimpl
 def register_tables() -> dict[str, str]:
-    names = ("policy-loss-mnist",)
+    names = (
+        "policy-gradient-cifar10",
+        "policy-loss-mnist",
+        "policy-loss-cifar10",
+        "policy-loss-trades-cifar10",
+    )
     return {name: f"robustkit_plugins.policy_gradient:{name}.table.toml" for name in names}
