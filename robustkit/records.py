@@ -130,6 +130,8 @@ class RunRecord(Record):
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     parameters: int
+    data_remark: str = ""
+    """In what the images differ from those that their data set's name promises, if they do."""
     n_train: int
     n_heldout: int
     epochs: int
@@ -185,7 +187,7 @@ class EvalRecord(Record):
     judged_by: int = 1
     """Clean passes a verdict was judged over: more than 1 for a randomised model."""
     remarks: tuple[str, ...] = ()
-    """In what the run differs from what its attack's name promises."""
+    """In what the run differs from what the names of its attack and its data promise."""
     warnings: tuple[str, ...] = ()
     """Why the number may be wrong: gradient masking, softmax outputs, ..."""
     provenance: Provenance

@@ -33,6 +33,7 @@ def evaluate(
     ] = "",
     dataset: options.Dataset = "",
     data: options.DataPath = "",
+    classes: options.Classes = "",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Test points; all if absent.")
     ] = None,
@@ -55,6 +56,7 @@ def evaluate(
     Set an attack's options by its name: --set pgd.steps=100.
     """
     from robustkit.models.files import load_model
+    from robustkit.recipe import override
     from robustkit.records import RunFolder
     from robustkit.report import collect, terminal
 
@@ -64,14 +66,14 @@ def evaluate(
     threats = threats_of(loaded, norm, eps, model)
     folder = RunFolder(out) if out else folder_of(path)
     options.require_writable(folder.path)
-    table = dict(options.data_settings(dataset, data)) or {
-        f"data.{key}": value for key, value in (loaded.record.get("data") or {}).items()
-    }
-    if "data.name" not in table:
+    own = {"name": dataset} if dataset else loaded.record.get("data")
+    if not own:
         raise BadValueError(f"'{model}' does not say what data it is for: give --dataset NAME")
+    table = override({"data": own}, options.data_settings("", data, own))
+    table, _ = options.narrowed(table, [], classes, None)
     run(
         loaded,
-        {key.removeprefix("data."): value for key, value in table.items()},
+        table["data"],
         attacks,
         threats,
         folder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +11,20 @@ import typer
 
 from robustkit.errors import BadValueError
 
+Setting = tuple[str, Any]
+
 Dataset = Annotated[
-    str, typer.Option("--dataset", help="A data set: digits, mnist, folder, npz, ...")
+    str, typer.Option("--dataset", help="A data set: digits, mnist, cifar10, folder, ...")
 ]
 DataPath = Annotated[
     str, typer.Option("--data", help="The data set's file or folder, where it needs one.")
+]
+Classes = Annotated[
+    str, typer.Option("--classes", help="Only these classes, as airplane,horse; labels follow.")
+]
+Imbalance = Annotated[
+    float | None,
+    typer.Option("--imbalance", help="Training points of the last class per one of the first."),
 ]
 Settings = Annotated[
     list[str], typer.Option("--set", help="Set one key, as a.b=value; may be given again.")
@@ -24,13 +33,45 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run was interrupted.")]
 
 
-def data_settings(dataset: str, path: str) -> list[tuple[str, Any]]:
-    """Say in recipe keys what --dataset and --data mean."""
-    settings: list[tuple[str, Any]] = [("data.name", dataset)] if dataset else []
+def data_settings(dataset: str, path: str, own: Any = None) -> list[Setting]:
+    """Say in recipe keys what --dataset and --data mean; `own` is the data set without them."""
+    settings: list[Setting] = [("data.name", dataset)] if dataset else []
     if path:
-        key = "root" if dataset == "mnist" else "path"
-        settings.append((f"data.{key}", path))
+        settings.append((f"data.{_place_option(dataset or own)}", path))
     return settings
+
+
+def _place_option(data: Any) -> str:
+    """Name the option that says where a data set's files are: root, path, or its own data's."""
+    from robustkit.catalog import installed
+
+    table = data if isinstance(data, Mapping) else {"name": data}
+    if table.get("name") == "subset":
+        return f"data.{_place_option(table.get('data'))}"
+    fields = installed().load("dataset", table["name"]).model_fields if table.get("name") else ()
+    return "root" if "root" in fields else "path"
+
+
+def narrowed(
+    table: Mapping[str, Any], settings: Sequence[Setting], classes: str, imbalance: float | None
+) -> tuple[dict[str, Any], list[Setting]]:
+    """Take a subset of the data that a recipe's tables and settings name, where flags ask for one.
+
+    Gives the tables, and the settings that are still to be made.
+    """
+    from robustkit.recipe import Recipe, override
+
+    if not classes and imbalance is None:
+        return dict(table), list(settings)
+    of_data = [setting for setting in settings if setting[0].split(".")[0] == "data"]
+    data = override({"data": Recipe().data, **table}, of_data)["data"]
+    if not isinstance(data, dict) or data.get("name") != "subset":
+        data = {"name": "subset", "data": data}
+    if classes:
+        data["classes"] = split_list(classes)
+    if imbalance is not None:
+        data["imbalance"] = imbalance
+    return {**table, "data": data}, [s for s in settings if s not in of_data]
 
 
 def free_folder(name: str) -> Path:

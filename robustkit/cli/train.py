@@ -23,6 +23,8 @@ def train(
     ] = None,
     dataset: options.Dataset = "",
     data: options.DataPath = "",
+    classes: options.Classes = "",
+    imbalance: options.Imbalance = None,
     model: Annotated[str, typer.Option("--model", help="An architecture.")] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")] = None,
     norm: Annotated[str, typer.Option("--norm", help="Norm trained against.")] = "",
@@ -42,18 +44,19 @@ def train(
     from robustkit.recipe import parse_override
     from robustkit.records import RunFolder
 
-    overrides = [
-        *options.data_settings(dataset, data),
-        *options.chosen(
-            model__name=model, fit__epochs=epochs, threat__norm=norm, threat__eps=eps, seed=seed
-        ),
-        *map(parse_override, settings),
-    ]
     if resume and not (plugin or recipe):
         if out is None:
             raise BadValueError("--resume needs the run's folder: --out runs/...")
         recipe = RunFolder(out).recipe
     table = starting_table(plugin, recipe, dataset)
+    overrides = [
+        *options.data_settings(dataset, data, table.get("data")),
+        *options.chosen(
+            model__name=model, fit__epochs=epochs, threat__norm=norm, threat__eps=eps, seed=seed
+        ),
+        *map(parse_override, settings),
+    ]
+    table, overrides = options.narrowed(table, overrides, classes, imbalance)
     name = plugin or (recipe.stem if recipe else "run")
     folder = out or options.free_folder(f"{name}-{dataset}" if dataset else name)
     record = run(table, overrides, RunFolder(folder), resume, device, processes)

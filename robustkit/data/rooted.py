@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from shutil import copyfileobj
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
 from robustkit.data.places import home
 from robustkit.errors import BadValueError
+from robustkit.files import write_whole
 from robustkit.interfaces import Dataset
 
 
@@ -32,6 +34,8 @@ class Rooted(Dataset):
     """Where below the root the files lie."""
     wanted: ClassVar[str]
     """The files, in words."""
+    fetched: ClassVar[bool] = True
+    """Whether they can be had from their publisher, when they are used first."""
     root: Path | None = Field(
         default=None,
         description="folder that holds the files; default: ROBUSTKIT_DATA or ~/.cache/robustkit",
@@ -58,11 +62,11 @@ class Rooted(Dataset):
     def fetch(self, files: Iterable[Remote]) -> None:
         """Download files, each checked, and whole or not at all. Raises what `missing` makes."""
         try:
-            self.place.mkdir(parents=True, exist_ok=True)
             for file in files:
-                with tempfile.TemporaryDirectory(dir=self.place, prefix=".") as near:
-                    _download(file, near)
-                    os.replace(Path(near) / file.name, self.place / file.name)
+                with tempfile.TemporaryDirectory() as apart:
+                    _download(file, apart)
+                    with (Path(apart) / file.name).open("rb") as whole:
+                        write_whole(self.place / file.name, partial(copyfileobj, whole))
         except (OSError, RuntimeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise self.missing(reason) from None

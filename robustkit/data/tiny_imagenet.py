@@ -27,6 +27,7 @@ class TinyImageNet(Rooted):
     name: ClassVar[str] = "tiny-imagenet"
     folder: ClassVar[str] = "tiny-imagenet-200"
     wanted: ClassVar[str] = "the contents of its .zip (train, val, words.txt)"
+    fetched: ClassVar[bool] = False
 
     def split(self, part: Literal["train", "test"]) -> Images:
         """Load one part. Raises BadValueError for what is missing or damaged, naming the file."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from robustkit.analysis.statistics import rate
+from robustkit.data.images import remark_of
 from robustkit.engine import checks
 from robustkit.engine.attacking import Attacker
 from robustkit.engine.blocks import Partial, blocks
@@ -143,6 +144,8 @@ class Evaluation:
         remarks = list(self.attack.remarks(self.classes, self.threat))
         if self.threat.norm == "none":
             remarks.append("perturbations are not bounded by a norm: no ball was checked")
+        if remark := remark_of(subject.points.images):
+            remarks.append(remark)
         warnings = [*subject.warnings, *checks.near_chance(clean, confusion)]
         for place, part in enumerate(parts):
             warnings += checks.rejections(part, tally.largest(place), str(self.threat))

@@ -13,6 +13,7 @@ from robustkit.analysis.statistics import rate
 from robustkit.component import Component, State
 from robustkit.data.augment import Augmentation
 from robustkit.data.batches import Batches, DeviceImages
+from robustkit.data.images import remark_of
 from robustkit.engine import optim
 from robustkit.engine.averaging import Average
 from robustkit.engine.computing import adapt
@@ -245,6 +246,7 @@ class Fitting:
             "classes": train.classes,
             "shape": train.shape,
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "data_remark": remark_of(train),
             "n_train": len(train),
             "n_heldout": len(self.points.heldout),
             "selected_by": attack.name if steps is None else f"{attack.name}-{steps}",

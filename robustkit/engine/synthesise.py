@@ -14,6 +14,7 @@ from robustkit.analysis.statistics import rate
 from robustkit.catalog import build
 from robustkit.component import State
 from robustkit.data.batches import DeviceImages
+from robustkit.data.images import remark_of
 from robustkit.engine import optim
 from robustkit.engine.journal import read_plain
 from robustkit.engine.loop import Progress, Silent, prepare, run
@@ -141,6 +142,7 @@ class Synthesis:
             "classes": train.classes,
             "shape": train.shape,
             "parameters": sum(p.numel() for p in self.parts.parameters()),
+            "data_remark": remark_of(train),
             "n_train": len(train),
             "n_heldout": len(self.points.heldout),
             "heldout_clean": rate(measured.correct, measured.n) if measured else None,

@@ -220,6 +220,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     found = [
         ("Model", f"{component(record.model)}, {record.parameters:,} parameters"),
         ("Data", component(record.data)),
+        *([("Data differ", plain(record.data_remark))] if record.data_remark else []),
         ("Images", f"{' × '.join(map(str, record.shape))}, {len(record.classes)} classes"),
         ("Points", f"{record.n_train:,} for training, {record.n_heldout:,} held out"),
         ("Trainer", component(record.trainer)),
