@@ -28,19 +28,19 @@ def refuse_text(path: Path, data: bytes) -> None:
         raise BadValueError(f"model file '{path}' is {text}, not a model; download it again")
 
 
-def unpack(path: Path, data: bytes) -> dict[str, bytes]:
-    """Give the parts of a zip by name. Raises BadValueError where it is damaged.
+COMPRESSED = 2**26
+"""Bytes that compressed parts may unpack to; torch compresses nothing but code."""
 
-    Formats of torch store their parts as they are: compressed ones, which may be vast, are left
-    out.
-    """
+
+def unpack(path: Path, data: bytes) -> dict[str, bytes]:
+    """Give the parts of a zip by name. Raises BadValueError where it is damaged or vast."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return {
-                info.filename: archive.read(info)
-                for info in archive.infolist()
-                if info.compress_type == zipfile.ZIP_STORED
-            }
+            parts = archive.infolist()
+            packed = [part for part in parts if part.compress_type != zipfile.ZIP_STORED]
+            if sum(part.file_size for part in packed) > COMPRESSED:
+                raise ValueError("what it holds unpacks to more than a model's code")
+            return {part.filename: archive.read(part) for part in parts}
     # zipfile raises many kinds: zip, struct, value, runtime and decoding errors.
     except Exception as error:
         raise BadValueError(
