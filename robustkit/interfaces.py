@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
+from pydantic import PrivateAttr
+
 from robustkit.component import Component
 from robustkit.threat import ThreatModel
 
@@ -214,7 +216,7 @@ class Trainer(Component):
     """
 
     kind: ClassVar[str] = "trainer"
-    _kit: Kit
+    _kit: Kit = PrivateAttr()
 
     @property
     def replays(self) -> int:

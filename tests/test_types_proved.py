@@ -1,4 +1,4 @@
-"""The core types carry what later plugins need: five small components, each on two processes,
+"""The core types carry what later plugins need: small components, each on two processes,
 killed and resumed to the same bits."""
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import pytest
 import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from training import SMALL, Run, same_run, small, weights
 
@@ -21,7 +20,6 @@ from robustkit import (
     Batch,
     Clock,
     Generator,
-    Kit,
     Loss,
     Rng,
     State,
@@ -59,88 +57,6 @@ class Latent(Trainer):
         moved = features + self.size * gradient / per_point(length, gradient)
         logits = model.head(moved)  # type: ignore[operator]
         return Terms(self.loss(logits, batch.y, at), logits)
-
-
-class WeightPerturbation(Trainer):
-    """Minimises any trainer's objective at weights moved against it.
-
-    After Wu et al. 2020 (arXiv 2004.05884); buffers are cloned, so that the second pass through
-    the model leaves no trace in its running statistics.
-    """
-
-    name = "weight-perturbation"
-    size: float = Field(default=0.01, ge=0, description="of the step, relative to each weight's")
-    trainer: Trainer = slot("adversarial", "whose objective is minimised")
-
-    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
-        return self.trainer.adversary(model, batch, clock)
-
-    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
-        parameters = dict(model.named_parameters())
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        still = Elsewhere(model, {**parameters, **buffers})
-        loss = self.trainer.objective(still, batch, clock).loss.mean()
-        gradients = torch.autograd.grad(loss, list(parameters.values()))
-        moved = {
-            name: p + self.size * p.detach().norm() * g / (g.norm() + 1e-12)
-            for (name, p), g in zip(parameters.items(), gradients, strict=True)
-        }
-        return self.trainer.objective(Elsewhere(model, moved), batch, clock)
-
-
-class Elsewhere(nn.Module):
-    """A model called with other weights; its buffers are its own unless they are given."""
-
-    def __init__(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-        super().__init__()
-        self._call = lambda x: functional_call(model, tensors, (x,))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._call(x)  # type: ignore[no-any-return]
-
-
-class Free(Trainer):
-    """Free adversarial training: each batch m times, and its perturbation kept between them.
-
-    Shafahi et al. 2019 (arXiv 1904.12843): the gradient of the pixels comes with that of the
-    weights, from one backward.
-    """
-
-    name = "free"
-    m: int = Field(default=3, ge=1, description="optimiser steps on each batch")
-    loss: Loss = slot("cross-entropy", "what is minimised")
-    _delta: Tensor = PrivateAttr()
-
-    @property
-    def replays(self) -> int:
-        return self.m
-
-    def prepare(self, kit: Kit) -> None:
-        super().prepare(kit)
-        self._delta = torch.zeros(int(kit.counts.sum()), *kit.shape)
-
-    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
-        moved = batch.x + self._delta[batch.ids]
-        return batch.moved(self._kit.threat.project(moved, batch.x))
-
-    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
-        x = batch.x.detach().requires_grad_()
-        gradient = torch.zeros_like(x)
-        x.register_hook(gradient.copy_)
-        logits = model(x)
-        loss = self.loss(logits, batch.y, self._kit.at(batch, clock))
-        return Terms(loss, logits, {"gradient": gradient})
-
-    def observe(self, batch: Batch, terms: Terms) -> None:
-        eps = self._kit.threat.eps
-        step = self._delta[batch.ids] + eps * terms.more["gradient"].sign()
-        self._delta[batch.ids] = step.clamp(-eps, eps)
-
-    def state_dict(self) -> State:
-        return {"delta": self._delta}
-
-    def load_state_dict(self, state: State) -> None:
-        self._delta = state["delta"]
 
 
 class GrowingPenalty(Loss):
@@ -207,7 +123,7 @@ class TinyGAN(Generator):
 
     def _draw(self, parts: nn.ModuleDict, y: Tensor, rng: Rng) -> Tensor:
         code = rng.uniform((self.codes,), at="code")
-        return parts["generator"](torch.cat((code, F.one_hot(y, self._classes)), 1))  # type: ignore[no-any-return]
+        return parts["generator"](torch.cat((code, F.one_hot(y, self._classes)), 1))
 
 
 class Head(nn.Module):
@@ -221,17 +137,15 @@ class Head(nn.Module):
         return logits[:, : self.classes]
 
 
-COMPONENTS = (Latent, WeightPerturbation, Free, GrowingPenalty, TinyGAN)
-NORMED = {"name": "resnet18"}
+COMPONENTS = (Latent, GrowingPenalty, TinyGAN)
 SECTIONS: dict[str, dict[str, Any]] = {
     "latent": {"trainer": "latent"},
-    "weight-perturbation": {
+    "awp": {
         "trainer": {
-            "name": "weight-perturbation",
+            "name": "awp",
             "trainer": {"name": "adversarial", "loss": "growing-penalty", "attack": "fgsm"},
         }
     },
-    "free": {"trainer": {"name": "free", "m": 2}},
     "growing-penalty": {"trainer": {"name": "standard", "loss": "growing-penalty"}},
     "tiny-gan": {"trainer": None, "generator": "tiny-gan"},
 }
@@ -260,22 +174,13 @@ def test_on_two_processes_killed_and_resumed_to_the_same_bits(name: str, tmp_pat
         accuracies = [line.heldout_accuracy or 0 for line in whole.epochs()]
         assert accuracies[-1] > 0.2
     parts = weights(whole)["work"].get("parts", {})
-    if name in ("free", "growing-penalty", "weight-perturbation"):
+    if name in ("growing-penalty", "awp"):
         (state,) = (tensor for part in parts.values() for tensor in part.values())
         assert state.any(), "the component learned nothing"
 
 
 def alone(work: Any) -> Any:
     return launch(work, (), processes=1, device="cpu", precision="32")
-
-
-def test_free_training_keeps_its_perturbation_and_steps_on_each_replay(tmp_path: Path) -> None:
-    recipe = small(("trainer.m", 3), ("fit.epochs", 1), trainer="free")
-    fit(recipe, RunFolder(tmp_path / "run"), device="cpu")
-    state = weights(RunFolder(tmp_path / "run"))["work"]
-    assert state["optimizer"]["state"][0]["step"] == 3 * 4
-    delta = state["parts"][""]["delta"]
-    assert delta.abs().max() == pytest.approx(0.05)
 
 
 def test_a_history_counts_each_point_once_a_step(tmp_path: Path) -> None:
@@ -286,30 +191,6 @@ def test_a_history_counts_each_point_once_a_step(tmp_path: Path) -> None:
     mistakes = sum(round(200 * (1 - line.train_accuracy)) for line in run.epochs())
     assert wrong.sum() == mistakes
     assert wrong.max() <= 2
-
-
-def test_moving_the_weights_leaves_running_statistics_and_weights_alone(tmp_path: Path) -> None:
-    recipe = small(
-        trainer={"name": "weight-perturbation", "size": 0.5}, model={"name": "mlp", "hidden": [8]}
-    )
-
-    def check(processes: Processes) -> None:
-        work = Fitting(processes, recipe, build(recipe), RunFolder(tmp_path))
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
-        (first, *_) = work.batches.epoch(0)
-        trainer = build(recipe).trainer
-        assert trainer is not None
-        for _, part in trainer.tree():
-            part.prepare(work.kit)
-        before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        terms = trainer.objective(model.train(), first, Clock())
-        assert model[2].num_batches_tracked == 1
-        for name, parameter in model.named_parameters():
-            assert torch.equal(parameter, before[name])
-        plain = trainer.trainer.objective(model.train(), first, Clock())  # type: ignore[attr-defined]
-        assert terms.loss.mean() > plain.loss.mean()
-
-    alone(check)
 
 
 def test_a_generators_classifier_and_samples(tmp_path: Path) -> None:
