@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ def read_pickle(data: bytes, origin: str) -> dict[str, Any]:
     BadValueError for one that is damaged.
     """
     try:
+        _check_sizes(data)
         value = _Reader(io.BytesIO(data), encoding="bytes").load()
         return {_text(key): _array(entry) for key, entry in value.items()}
     except UnsafeFileError as error:
@@ -79,6 +81,13 @@ def read_pickle(data: bytes, origin: str) -> dict[str, Any]:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadValueError(f"{origin} is not a readable pickle: {reason}") from None
+
+
+def _check_sizes(data: bytes) -> None:
+    """Refuse a pickle that claims to hold more than it does: a loader would make room for it."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
+            raise ValueError(f"it remembers value {argument} of {len(data)} bytes")
 
 
 def _array(value: object) -> object:
