@@ -47,6 +47,9 @@ KIND_CLASSES = {
     "dataset": "Dataset",
 }
 
+OWN_CODE = "ROBUSTKIT_OWN_CODE"
+"""How child processes learn what code the command line allowed."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -96,7 +99,9 @@ class Catalog:
             raise BrokenPluginError(self.clashes[kind, name])
         if (kind, name) not in self.entries:
             hint = ""
-            if elsewhere := self.named(name):
+            if kind == "model" and ":" in name:
+                hint = f"no file may name code; if it is yours, say so: --model {name}"
+            elif elsewhere := self.named(name):
                 hint = f"'{name}' is registered as {' and '.join(e.kind for e in elsewhere)}"
             elif self.problems:
                 hint = "some plugins were set aside, see 'robustkit plugins list'"
@@ -282,7 +287,27 @@ def installed() -> Catalog:
     """Give the catalogue of this environment; ROBUSTKIT_PLUGINS=a,b picks a subset."""
     chosen = os.environ.get("ROBUSTKIT_PLUGINS")
     only = None if chosen is None else [n.strip() for n in chosen.split(",") if n.strip()]
-    return discover(entry_points(group=hookspecs.GROUP), only)
+    catalog = discover(entry_points(group=hookspecs.GROUP), only)
+    if own := os.environ.get(OWN_CODE):
+        catalog.entries["model", own] = _own_code(own)
+    return catalog
+
+
+def allow_code(target: str) -> None:
+    """Let "module:callable" stand for an architecture, here and in processes that start from here.
+
+    Only what the command line names is allowed: files and plugins name what is registered. Raises
+    BadValueError where there is no such callable.
+    """
+    from robustkit.component import load_object
+
+    load_object("robustkit.models.callables:architecture")(target)
+    os.environ[OWN_CODE] = target
+    installed().entries["model", target] = _own_code(target)
+
+
+def _own_code(target: str) -> Entry:
+    return Entry("model", target, f"robustkit.models.callables:{target}", "command line", "yours")
 
 
 def build(kind: str, value: object) -> Any:

@@ -34,7 +34,7 @@ def demo(
     for attack, threats in (("pgd", sizes), ("autoattack", [threat])):
         evaluate.run(
             loaded,
-            loaded.record["data"],
+            evaluate.test_part(loaded.record["data"]),
             evaluate.build_attacks([attack], []),
             threats,
             folder,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -11,7 +12,7 @@ from robustkit.cli import options
 from robustkit.errors import BadValueError, UnknownNameError
 
 if TYPE_CHECKING:
-    from robustkit.interfaces import Attack
+    from robustkit.interfaces import Attack, Images
     from robustkit.models.files import LoadedModel
     from robustkit.records import EvalRecord, RunFolder
     from robustkit.threat import ThreatModel
@@ -21,7 +22,7 @@ BATCH_SIZE = 128
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model.pt, a run folder, or zoo:NAME.")],
+    model: Annotated[str, typer.Argument(help="A model file, a run folder, or zoo:NAME.")],
     attack: Annotated[
         str, typer.Option("--attack", help="Attacks, as a,b; each attacks every point.")
     ] = "autoattack",
@@ -34,6 +35,14 @@ def evaluate(
     dataset: options.Dataset = "",
     data: options.DataPath = "",
     classes: options.Classes = "",
+    arch: options.Arch = "",
+    mean: Annotated[
+        str, typer.Option("--mean", help="Normalisation of bare weights, a number a channel.")
+    ] = "",
+    std: Annotated[str, typer.Option("--std", help="As --mean; of pixels in [0, 1].")] = "",
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Run whatever the file holds: only if you trust it.")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Test points; all if absent.")
     ] = None,
@@ -53,27 +62,40 @@ def evaluate(
 ) -> None:
     """Attack a model: clean, per-attack and worst-case accuracy with 95 % intervals.
 
-    Set an attack's options by its name: --set pgd.steps=100.
+    Set an attack's options by its name: --set pgd.steps=100. Besides robustkit's own model.pt, a
+    file may hold bare weights (.pt, .pth, .safetensors; give --arch), or a program of torch.export
+    (.pt2), TorchScript or ONNX; such files need --dataset, --norm and --eps.
     """
-    from robustkit.models.files import load_model
-    from robustkit.recipe import override
+    from robustkit.models.files import Given, load_model
     from robustkit.records import RunFolder
     from robustkit.report import collect, terminal
 
     path = find_model(model)
-    attacks = build_attacks(options.split_list(attack), settings)
-    loaded = load_model(path, "cpu")
-    threats = threats_of(loaded, norm, eps, model)
+    of_model = [setting for setting in settings if setting.startswith("model.")]
+    attacks = build_attacks(
+        options.split_list(attack), [setting for setting in settings if setting not in of_model]
+    )
     folder = RunFolder(out) if out else folder_of(path)
     options.require_writable(folder.path)
-    own = {"name": dataset} if dataset else loaded.record.get("data")
-    if not own:
-        raise BadValueError(f"'{model}' does not say what data it is for: give --dataset NAME")
-    table = override({"data": own}, options.data_settings("", data, own))
-    table, _ = options.narrowed(table, [], classes, None)
+    given = Given(
+        options.architecture(arch, of_model),
+        mean=options.numbers("--mean", mean),
+        std=options.numbers("--std", std),
+        unsafe=unsafe,
+    )
+    part = test_part({"name": dataset}, data, classes) if dataset else None
+    if part:
+        given = replace(given, shape=part.images.shape, classes=tuple(part.images.classes))
+    loaded = load_model(path, "cpu", given)
+    threats = threats_of(loaded, norm, eps, model)
+    if not part:
+        own = loaded.record.get("data")
+        if not own:
+            raise BadValueError(f"'{model}' does not say what data it is for: give --dataset NAME")
+        part = test_part(own, data, classes)
     run(
         loaded,
-        table["data"],
+        part,
         attacks,
         threats,
         folder,
@@ -89,9 +111,27 @@ def evaluate(
     print(f"next: robustkit report {folder.path}")
 
 
+class TestPart(NamedTuple):
+    """A data set's test part, and the table that makes the data set again."""
+
+    data: dict[str, Any]
+    images: Images
+
+
+def test_part(own: dict[str, Any], place: str = "", classes: str = "") -> TestPart:
+    """Load the test part of a data set: of its files at `place`, and only of some classes."""
+    from robustkit.catalog import build
+    from robustkit.recipe import override
+
+    table = override({"data": own}, options.data_settings("", place, own))
+    table, _ = options.narrowed(table, [], classes, None)
+    dataset = build("dataset", table["data"])
+    return TestPart(dataset.dump(), dataset.split("test"))
+
+
 def run(
     loaded: LoadedModel,
-    data: dict[str, Any],
+    part: TestPart,
     attacks: list[Attack],
     threats: list[ThreatModel],
     folder: RunFolder,
@@ -105,13 +145,11 @@ def run(
     device: str = "auto",
 ) -> list[EvalRecord]:
     """Attack a loaded model on a data set's test part, with progress."""
-    from robustkit.catalog import build
     from robustkit.cli.show import EvalProgress
     from robustkit.engine.evaluate import evaluate as attack_model
     from robustkit.engine.identity import hash_module
 
-    dataset = build("dataset", data)
-    images = dataset.split("test")
+    images = part.images
     if images.shape != loaded.shape:
         model_shape, data_shape = ("x".join(map(str, s)) for s in (loaded.shape, images.shape))
         raise BadValueError(
@@ -126,7 +164,7 @@ def run(
             folder=folder,
             model_name=name,
             model_hash=hash_module(loaded.module),
-            data=dataset.dump(),
+            data=part.data,
             classes=loaded.classes,
             seed=seed,
             limit=limit,

@@ -7,33 +7,36 @@ from typing import Annotated
 
 import typer
 
+from robustkit.cli import options
+
 
 def models(
     model: Annotated[
         str, typer.Argument(help="A model.pt, run folder or zoo:NAME; all architectures if absent.")
     ] = "",
+    arch: options.Arch = "",
 ) -> None:
     """Show the architectures, or what is known of one model file (nothing in it is run)."""
     from robustkit.catalog import installed
 
     catalog = installed()
     if model and (":" in model or Path(model).exists() or ("model", model) not in catalog.entries):
-        _show_file(model)
+        _show_file(model, arch)
         return
     for entry in catalog.of_kind("model"):
         if model in ("", entry.name):
             doc = (catalog.load("model", entry.name).__doc__ or "").strip().splitlines()[0]
-            print(f"{entry.name:<12} {doc}")
+            print(f"{entry.name:<17} {doc}")
 
 
-def _show_file(model: str) -> None:
+def _show_file(model: str, arch: str) -> None:
     from robustkit.cli.evaluate import find_model
-    from robustkit.models.files import load_model
+    from robustkit.models.files import Given, load_model
     from robustkit.records import Threat
     from robustkit.report.words import component
 
     path = find_model(model)
-    loaded = load_model(path, "cpu")
+    loaded = load_model(path, "cpu", Given(options.architecture(arch)))
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
     print(path)
     print(f"  architecture {component(loaded.architecture)}")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from robustkit.errors import BadValueError
+
+if TYPE_CHECKING:
+    from robustkit.interfaces import Architecture
 
 Setting = tuple[str, Any]
 
@@ -25,6 +29,13 @@ Classes = Annotated[
 Imbalance = Annotated[
     float | None,
     typer.Option("--imbalance", help="Training points of the last class per one of the first."),
+]
+Arch = Annotated[
+    str,
+    typer.Option(
+        "--arch",
+        help="What bare weights belong to: NAME, with --set model.width=16, or module:callable.",
+    ),
 ]
 Settings = Annotated[
     list[str], typer.Option("--set", help="Set one key, as a.b=value; may be given again.")
@@ -91,6 +102,39 @@ def require_writable(folder: Path) -> None:
         raise BadValueError(f"cannot write '{folder}': '{existing}' is a file")
     if not os.access(existing, os.W_OK):
         raise BadValueError(f"cannot write '{folder}': no permission in '{existing}'")
+
+
+def architecture(name: str, settings: Iterable[str] = ()) -> Architecture | None:
+    """Build the architecture that --arch and --set model.option=value name, where they do."""
+    from robustkit.catalog import build
+    from robustkit.recipe import override, parse_override
+
+    settings = list(settings)
+    if not name:
+        if settings:
+            raise BadValueError(f"--set '{settings[0]}' is an option of --arch, which is not given")
+        return None
+    if ":" in name:
+        own_code(name)
+    table = override({"model": {"name": name}}, map(parse_override, settings))["model"]
+    return cast("Architecture", build("model", table))
+
+
+def own_code(target: str) -> None:
+    """Let "module:callable" be an architecture; modules in the current folder are found."""
+    from robustkit.catalog import allow_code
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    allow_code(target)
+
+
+def numbers(flag: str, text: str) -> tuple[float, ...] | None:
+    """Read "0.49,0.48,0.45", a number a channel, where it is given."""
+    try:
+        return tuple(map(float, split_list(text))) or None
+    except ValueError:
+        raise BadValueError(f"{flag} '{text}' is not numbers, such as 0.49,0.48,0.45") from None
 
 
 def split_list(text: str) -> list[str]:

@@ -25,7 +25,9 @@ def train(
     data: options.DataPath = "",
     classes: options.Classes = "",
     imbalance: options.Imbalance = None,
-    model: Annotated[str, typer.Option("--model", help="An architecture.")] = "",
+    model: Annotated[
+        str, typer.Option("--model", help="An architecture: NAME, or your own module:callable.")
+    ] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")] = None,
     norm: Annotated[str, typer.Option("--norm", help="Norm trained against.")] = "",
     eps: Annotated[str, typer.Option("--eps", help="Size trained against, as 8/255.")] = "",
@@ -48,6 +50,8 @@ def train(
         if out is None:
             raise BadValueError("--resume needs the run's folder: --out runs/...")
         recipe = RunFolder(out).recipe
+    if ":" in model:
+        options.own_code(model)
     table = starting_table(plugin, recipe, dataset)
     overrides = [
         *options.data_settings(dataset, data, table.get("data")),

@@ -1,4 +1,4 @@
-"""A function of the user's own as an architecture: `module:callable`, from the command line only."""
+"""A function of the user's own as an architecture: `module:callable`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def architecture(target: str) -> type[Architecture]:
                 ) from error
             if not isinstance(net, nn.Module):
                 raise BadValueError(
-                    f"architecture '{target}': {call} gives {type(net).__name__}, not a torch module"
+                    f"architecture '{target}': {call} gives {type(net).__name__}, not a module"
                 )
             return Normalised(mean, std, net)
 
@@ -75,4 +75,4 @@ def _find(target: str) -> Callable[..., Any]:
         raise BadValueError(
             f"architecture '{target}': '{attribute}' {problem}{nearest(attribute, names)}"
         )
-    return found  # type: ignore[no-any-return]
+    return found

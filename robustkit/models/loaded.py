@@ -52,9 +52,15 @@ class Given:
 
     def none_of_weights(self, path: Path, what: str) -> None:
         """Raise BadValueError where something is said that only bare weights leave open."""
-        for flag, value in (("--arch", self.architecture), ("--mean", self.mean), ("--std", self.std)):
+        for flag, value in (
+            ("--arch", self.architecture),
+            ("--mean", self.mean),
+            ("--std", self.std),
+        ):
             if value is not None:
-                raise BadValueError(f"model file '{path}' is {what}: {flag} is for bare weights only")
+                raise BadValueError(
+                    f"model file '{path}' is {what}: {flag} is for bare weights only"
+                )
 
 
 def first_line(error: BaseException) -> str:

@@ -103,7 +103,7 @@ def _architecture(path: Path, content: ModelFile, given: Given) -> Architecture:
         )
     if given.mean or given.std:
         raise BadValueError(
-            f"model file '{path}' holds its own normalisation; --mean and --std are for bare weights"
+            f"model file '{path}' holds its own normalisation; --mean and --std are for weights"
         )
     if ":" in name:
         if given.architecture is None:

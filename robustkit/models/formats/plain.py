@@ -25,7 +25,9 @@ def read(path: Path, data: bytes, parts: dict[str, bytes] | None, *, unsafe: boo
         found = [content for name, content in parts.items() if name.endswith("/data.pkl")]
         if len(found) != 1:
             inside = ", ".join(list(parts)[:3]) or "nothing"
-            raise BadValueError(f"model file '{path}' is a zip of something else: it holds {inside}")
+            raise BadValueError(
+                f"model file '{path}' is a zip of something else: it holds {inside}"
+            )
         pickles, file = found[0], pack(parts)
     if not unsafe and (names := would_run(pickles)):
         raise UnsafeFileError(

@@ -8,7 +8,6 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from robustkit.errors import BadValueError
 from robustkit.models.loaded import Given, LoadedModel
 
 
@@ -38,6 +37,6 @@ class Program(nn.Module):
 
 
 def loaded(path: Path, program: nn.Module, form: str, data: bytes, given: Given) -> LoadedModel:
-    """Give a program as a model for the images that the user says. Raises BadValueError."""
+    """Give a program as a model for the images that the user says."""
     shape, classes = given.images(path, f"a program of {form}")
     return LoadedModel(Program(program, form, data), {"name": form}, shape, classes)

@@ -28,7 +28,7 @@ class Script(nn.Module):
         self.script = script
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.jit.optimized_execution(False):
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             logits: Tensor = self.script(x)
         return logits
 
