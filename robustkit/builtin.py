@@ -102,4 +102,8 @@ def register_recipes() -> dict[str, str]:
 
 @hookimpl
 def register_tables() -> dict[str, str]:
-    return {"baselines-cifar10": "robustkit.recipes:baselines-cifar10.table.toml"}
+    return {
+        "baselines-cifar10": "robustkit.recipes:baselines-cifar10.table.toml",
+        "trainers-digits": "robustkit.recipes:trainers-digits.table.toml",
+        "trainers-mnist": "robustkit.recipes:trainers-mnist.table.toml",
+    }

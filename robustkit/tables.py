@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from robustkit import recipe as recipes
 from robustkit.errors import BadValueError, UnknownNameError
@@ -51,7 +59,16 @@ class Plan(Section):
     source: str = Field(default="", description="paper and table")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="one run a row for each")
     columns: tuple[Column, ...] = Field(min_length=1, description="besides clean accuracy")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, alias="set", description="keys to set in every row that does not"
+    )
     rows: tuple[Row, ...] = Field(min_length=1)
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_are_set_alike(cls, rows: tuple[Row, ...], info: ValidationInfo) -> tuple[Row, ...]:
+        shared = info.data.get("settings", {})
+        return tuple(r.model_copy(update={"settings": {**shared, **r.settings}}) for r in rows)
 
     @model_validator(mode="after")
     def _names_are_known_and_unique(self) -> Plan:
