@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tomllib
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -16,8 +17,18 @@ from robustkit.testing import Check, NotApplicableError, Subject, check, checks
 
 ROOT = Path(__file__).parents[1]
 
+LIGHT = {"wideresnet": {"depth": 10, "width": 1}}
+"""Options of what is too large to be checked as it is."""
+LARGE = {f"wideresnet-{depth}-10" for depth in (16, 28, 34, 40)}
+
 CASES = [
-    pytest.param(entry.kind, entry.name, one, id=f"{entry.kind}-{entry.name}-{one}")
+    pytest.param(
+        entry.kind,
+        entry.name,
+        one,
+        id=f"{entry.kind}-{entry.name}-{one}",
+        marks=[pytest.mark.slow] if entry.name in LARGE else [],
+    )
     for kind in KIND_CLASSES
     for entry in installed().of_kind(kind)
     for one in checks(kind)
@@ -32,7 +43,7 @@ def test_contract(
     for folder in ("ROBUSTKIT_DATA", "ROBUSTKIT_CACHE"):
         monkeypatch.setenv(folder, str(tmp_path))
     try:
-        one.run(Subject.registered_as(kind, name))
+        one.run(replace(Subject.registered_as(kind, name), options=LIGHT.get(name, {})))
     except NotApplicableError as reason:
         pytest.skip(str(reason))
 
