@@ -264,5 +264,5 @@ def override(table: Mapping[str, Any], settings: Iterable[tuple[str, Any]]) -> T
             node = node[key]
         if last == "name" and node.get("name") != value:
             node.clear()
-        node[last] = value
+        node[last] = deepcopy(value)
     return result

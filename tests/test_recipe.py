@@ -126,3 +126,9 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
 def test_defaults_make_a_recipe() -> None:
     assert recipes.validate(MINIMAL).trainer == {"name": "standard"}
     assert Recipe().fit.epochs > 0
+
+
+def test_settings_come_back_as_they_were() -> None:
+    settings = [("trainer", {"name": "standard", "loss": "a"}), ("trainer.loss.b", 1)]
+    assert recipes.override({}, settings)["trainer"]["loss"] == {"name": "a", "b": 1}
+    assert settings[0] == ("trainer", {"name": "standard", "loss": "a"})
