@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from robustkit.data.batches import Batches, DeviceImages
 from robustkit.engine.computing import kernels
-from robustkit.engine.device import pick_device
+from robustkit.engine.device import keep_memory, pick_device
 from robustkit.errors import BadValueError, RobustkitError
 
 T = TypeVar("T")
@@ -208,6 +208,7 @@ def launch(
 def _call(
     work: Callable[..., T], arguments: tuple[object, ...], deterministic: bool, fabric: Fabric
 ) -> T:
+    keep_memory()
     with kernels(fabric.device, deterministic=deterministic):
         return work(Processes(fabric), *arguments)
 

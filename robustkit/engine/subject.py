@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustkit.engine import checks
 from robustkit.engine.attacking import Block
 from robustkit.engine.blocks import blocks
+from robustkit.engine.device import keep_memory
 from robustkit.engine.identity import hash_tensors
 from robustkit.engine.probe import PROBED, probe
 from robustkit.engine.verdict import Judge, exact, require_float32
@@ -65,6 +66,7 @@ class Subject:
 def lent(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Lend a model out to a device, frozen and in exact arithmetic; it comes back as it was."""
     require_float32(model)
+    keep_memory()
     home = next((weight.device for weight in model.parameters()), device)
     with frozen(model), exact():
         try:
