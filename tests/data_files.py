@@ -76,9 +76,8 @@ def put(place: Path, files: dict[str, bytes]) -> None:
             (place / name).write_bytes(data)
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(
-        place, f"w:{place.suffix[1:].replace('tgz', 'gz').replace('tar', '')}"
-    ) as tar:
+    mode = {".tar": "w:", ".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz"}[place.suffix]
+    with tarfile.open(place, mode) as tar:  # type: ignore[call-overload]
         for name, data in files.items():
             member = tarfile.TarInfo(f"./{place.name.split('.')[0]}/{name}")
             member.size = len(data)

@@ -6,6 +6,7 @@ import os
 import pickle
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import data_files as files
 import numpy as np
@@ -235,7 +236,7 @@ class Evil:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.marker),)
 
 

@@ -28,7 +28,7 @@ Classes = Annotated[
 ]
 Imbalance = Annotated[
     float | None,
-    typer.Option("--imbalance", help="Training points of the last class per one of the first."),
+    typer.Option("--imbalance", help="Share of its training points that the last class keeps."),
 ]
 Arch = Annotated[
     str,

@@ -44,10 +44,11 @@ class HuggingFace(Dataset):
         """Load one part. Raises BadValueError for what is missing, naming what there is."""
         tables = self._tables()
         parted = self.test in tables or list(tables) != [self.train]
-        chosen = {"train": self.train, "test": self.test if parted else self.train}[part]
-        for split in {self.train, chosen}:
+        names = {"train": self.train, "test": self.test if parted else self.train}
+        for split in names.values():
             if split not in tables:
                 raise UnknownNameError("split", split, tables, f"a split of '{self.path}'")
+        chosen = names[part]
         classes, labels = self._labels(tables, chosen)
         images = ArrayImages(self._pixels(tables[chosen]), labels, classes, f"'{self.path}'")
         if parted:
@@ -79,21 +80,24 @@ class HuggingFace(Dataset):
 
     def _labels(self, tables: dict[str, Any], chosen: str) -> tuple[list[str], NDArray[np.int64]]:
         """Give the class names of all splits that are used, and the labels (N,) of one."""
-        names = getattr(self._column(tables[chosen], self.label), "names", None)
         used = [tables[split] for split in (self.train, self.test) if split in tables]
-        seen = {value for table in used for value in table.unique(self.label)} - {None}
-        if seen and all(isinstance(value, str) for value in seen):
-            classes = sorted(seen)
-            of_value: dict[Any, int] = {name: place for place, name in enumerate(classes)}
-        elif seen and all(type(value) is int and value >= -1 for value in seen):
-            classes = list(names or map(str, range(max(seen) + 1)))
-            of_value = {value: value for value in seen}
-        else:
+        feature, *_ = [self._column(table, self.label) for table in used]
+        dtype = str(getattr(feature, "dtype", ""))
+        if "string" not in dtype and "int" not in dtype:
             raise BadValueError(
-                f"column '{self.label}' of '{self.path}' holds neither names nor labels"
+                f"column '{self.label}' of '{self.path}' holds {dtype or type(feature).__name__},"
+                " neither names nor labels"
             )
+        seen = {value for table in used for value in table.unique(self.label)} - {None}
+        if "string" in dtype:
+            classes = sorted(seen)
+            places: dict[Any, int] = {name: place for place, name in enumerate(classes)}
+        else:
+            numbers = range(max(seen, default=-1) + 1)
+            classes = list(getattr(feature, "names", None) or map(str, numbers))
+            places = {value: value for value in seen}
         values = tables[chosen][self.label][:]
-        return classes, np.array([of_value.get(value, -1) for value in values], dtype=np.int64)
+        return classes, np.array([places.get(value, -1) for value in values], dtype=np.int64)
 
     def _pixels(self, table: Any) -> Any:
         feature = self._column(table, self.image)
