@@ -33,6 +33,7 @@ from robustkit.engine.fitting import Fitting
 from robustkit.engine.processes import Processes, launch
 from robustkit.engine.resolve import build, resolve
 from robustkit.engine.synthesise import load_generator, sample
+from robustkit.errors import BadValueError
 from robustkit.records import RunFolder, RunRecord
 from robustkit.threat import per_point
 
@@ -206,6 +207,18 @@ def test_a_generators_classifier_and_samples(tmp_path: Path) -> None:
     assert batch.y.tolist() == [i % 10 for i in range(25)]
     assert batch.source.eq(1).all()
     assert torch.equal(batch.x, sample(generator, parts, 25, 10, seed=0).x)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("average", 0.9), ("mixup", 1.0), ("augment", ["flip"]), ("compile", True)]
+)
+def test_what_generators_are_trained_without_is_refused(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    table = {k: v for k, v in SMALL.items() if k != "trainer"}
+    recipe, _ = resolve({**table, "generator": "tiny-gan"}, [(f"fit.{key}", value)])
+    with pytest.raises(BadValueError, match=f"fit.{key} is .* generators"):
+        fit(recipe, RunFolder(tmp_path / "run"), device="cpu")
 
 
 def test_the_kit_trains_a_generator_once_and_draws_from_it(tmp_path: Path) -> None:

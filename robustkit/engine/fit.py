@@ -12,8 +12,11 @@ from robustkit.engine.processes import Processes, launch
 from robustkit.engine.resolve import build
 from robustkit.engine.synthesise import Synthesis
 from robustkit.errors import BadValueError
-from robustkit.recipe import Recipe
+from robustkit.recipe import Fit, Recipe
 from robustkit.records import RunFolder, RunRecord
+
+FOR_TRAINERS = ("augment", "label_smoothing", "mixup", "average", "channels_last", "compile")
+"""Keys of a recipe's `fit` that generators know nothing of."""
 
 
 def fit(
@@ -33,6 +36,10 @@ def fit(
     """
     if not math.isfinite(recipe.threat.model().eps):
         raise BadValueError("threat.eps 'inf' is for evaluation; training needs a finite size")
+    plain = Fit()
+    for key in FOR_TRAINERS if recipe.generator else ():
+        if (value := getattr(recipe.fit, key)) != getattr(plain, key):
+            raise BadValueError(f"fit.{key} is {value!r}, but generators are trained without it")
     return launch(
         _work,
         (recipes.write(recipe), folder, resume, progress or Silent()),
