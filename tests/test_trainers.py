@@ -210,6 +210,7 @@ def test_free_training_keeps_perturbations_by_place_whoever_is_there() -> None:
 
 def test_an_overflown_gradient_does_not_stay_in_free_training() -> None:
     batch, free = points(), ready(Free())
+    free._kit.threat = ThreatModel("l2", 1.0)
     free.observe(batch, Terms(batch.x, batch.x, {"gradient": torch.full_like(batch.x, math.nan)}))
     assert not free.state_dict()["delta"].any()
 
@@ -293,7 +294,9 @@ def test_awp_on_a_quadratic() -> None:
     assert torch.equal(before[0], model.weight)
 
 
-@pytest.mark.parametrize("inner", ["adversarial", "trades", "free", "consistency", "sam"])
+@pytest.mark.parametrize(
+    "inner", ["standard", "adversarial", "trades", "mart", "free", "fast", "consistency", "sam"]
+)
 def test_awp_of_no_size_is_the_wrapped_trainer_to_the_bit(inner: str) -> None:
     """With batch norm and dropout, whose mask is the same in both passes."""
     found = []
