@@ -474,3 +474,13 @@ def test_the_kinds_of_files_a_checkpoint_holds_are_plain(whole: RunFolder) -> No
     assert json.loads(whole.metrics.read_text().splitlines()[0])["epoch"] == 1
     assert EpochLine.model_validate_json(whole.metrics.read_text().splitlines()[-1]).epoch == 4
     assert SMALL["fit"]["epochs"] == 4
+
+
+def test_a_run_of_before_an_option_was_there_can_be_gone_on_with(tmp_path: Path) -> None:
+    run, recipe = folder(tmp_path), small(("fit.epochs", 1))
+    first = fit(recipe, run, device="cpu")
+    lines = run.recipe.read_text("utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(("restarts", "cycles"))]
+    assert len(kept) < len(lines)
+    run.recipe.write_text("\n".join(kept), "utf-8")
+    assert fit(recipe, run, resume=True, device="cpu") == first

@@ -12,6 +12,7 @@ import torch
 
 from robustkit import recipe as recipes
 from robustkit.component import State
+from robustkit.engine.resolve import resolve
 from robustkit.errors import BadValueError
 from robustkit.files import write_text, write_whole
 from robustkit.recipe import Recipe
@@ -38,7 +39,8 @@ def open_run(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         raise BadValueError(
             f"'{folder.path}' already holds a run; go on with it by --resume, or give another --out"
         )
-    there = recipes.validate(recipes.read(folder.recipe), str(folder.recipe))
+    # An older robustkit did not know of all options; what it left out is as by default.
+    there, _ = resolve(recipes.read(folder.recipe))
     if difference := first_difference(there.dump(), recipe.dump()):
         key, old, new = difference
         raise BadValueError(
