@@ -11,6 +11,7 @@ from robustkit.data.batches import DeviceImages
 from robustkit.engine.points import Points
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim
+from robustkit.engine.winograd import quick_passes
 from robustkit.interfaces import At, Attack, Batch, Clock, Generator, hard_labels
 from robustkit.threat import ThreatModel
 
@@ -40,7 +41,8 @@ class TrainingKit:
         victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
         rng = self.rng(batch, clock, f"{attack.name} {name}".strip())
         y = batch.y if attack.soft else hard_labels(batch.y)
-        x_adv = attack.perturb(victim, batch.x, y, self.threat, rng)
+        with quick_passes(model):
+            x_adv = attack.perturb(victim, batch.x, y, self.threat, rng)
         return self.threat.project(x_adv.detach().to(batch.x), batch.x)
 
     def augmented(self, batch: Batch, clock: Clock, name: str) -> Tensor:
