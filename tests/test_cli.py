@@ -121,6 +121,7 @@ def test_plugins_list_and_show() -> None:
     both = run("plugins", "show", "policy-gradient").stdout
     assert "penalty = 1.0  (float >= 0 or list of float >= 0)" in both
     assert "path = (required)  (path)" in run("plugins", "show", "folder").stdout
+    assert "epochs = 10  (int, >= 1)" in run("plugins", "show", "fit").stdout
     assert "loss policy-gradient" in both
     assert "recipe policy-gradient" in both
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
     from robustkit.catalog import Catalog, Entry
-    from robustkit.component import Component
 
 app = typer.Typer(help="Show what is installed: list, show NAME, check NAME.", no_args_is_help=True)
 
@@ -33,21 +33,31 @@ def list_plugins(
         if entries := catalog.of_kind(shown):
             print(shown)
         for entry in entries:
-            print(f"  {entry.name:<24} {entry.plugin} ({entry.distribution})")
+            print(f"  {entry.name:<27} {entry.plugin} ({entry.distribution})")
     for problem in catalog.problems:
         print(f"set aside: {problem}")
 
 
 @app.command("show")
-def show(name: str = typer.Argument(help="Name of a component, of whatever kinds it is.")) -> None:
+def show(
+    name: str = typer.Argument(
+        help="A component, a recipe, a table, or a part of a recipe: fit, optimizer, ..."
+    ),
+) -> None:
     """Show a component: what it does, and its options with type, default and range."""
     from robustkit.catalog import KIND_CLASSES, installed
+    from robustkit.recipe import Recipe, Section
 
     catalog = installed()
+    part = Recipe.model_fields.get(name)
+    if part and isinstance(part.annotation, type) and issubclass(part.annotation, Section):
+        print(f"[{name}] of a recipe")
+        _show_options(part.annotation)
+        return
     for entry in _named(catalog, name):
         print(f"{entry.kind} {entry.name}  from plugin {entry.plugin} ({entry.distribution})")
         if entry.kind in KIND_CLASSES:
-            _show_component(catalog.load(entry.kind, entry.name))
+            _show_options(catalog.load(entry.kind, entry.name))
         elif entry.kind in ("recipe", "table"):
             print(catalog.text(entry.kind, entry.name))
         else:
@@ -91,7 +101,7 @@ def _named(catalog: Catalog, name: str) -> list[Entry]:
     return entries
 
 
-def _show_component(component: type[Component]) -> None:
+def _show_options(component: type[BaseModel]) -> None:
     print(f"  {(component.__doc__ or '').strip().splitlines()[0]}")
     for option, field in component.model_fields.items():
         kind = f"{_type(field.annotation)}{_range(field.metadata)}"
