@@ -34,7 +34,10 @@ def load(path: Path, content: Mapping[Any, Any], given: Given) -> LoadedModel:
         )
     name = given.architecture.name
     shape, classes = given.images(path, "bare weights")
-    mean, std = _of_channels("--mean", given.mean, shape), _of_channels("--std", given.std, shape)
+    mean, std = (
+        _of_channels(path, flag, values, shape)
+        for flag, values in (("--mean", given.mean), ("--std", given.std))
+    )
     module = build(
         path, given.architecture, shape, len(classes), mean or [0.0] * shape[0],
         std or [1.0] * shape[0],
@@ -136,11 +139,13 @@ def _is_weights(value: object) -> bool:
 
 
 def _of_channels(
-    flag: str, values: tuple[float, ...] | None, shape: Shape
+    path: Path, flag: str, values: tuple[float, ...] | None, shape: Shape
 ) -> tuple[float, ...] | None:
     """Give a number for each channel. Raises BadValueError for another count of them."""
     if values is None or len(values) == shape[0]:
         return values
     if len(values) > 1:
-        raise BadValueError(f"{flag} has {len(values)} numbers, and images {shape[0]} channels")
+        raise BadValueError(
+            f"model file '{path}' has {len(values)} numbers for {flag}, and {shape[0]} channels"
+        )
     return values * shape[0]
