@@ -14,7 +14,7 @@ from robustkit.data.augment import Augmentation, crop, cutout, flip, smooth
 from robustkit.data.batches import Batches, DeviceImages
 from robustkit.engine.presenting import Presenting
 from robustkit.engine.rng import PointRng
-from robustkit.interfaces import Batch
+from robustkit.interfaces import Batch, Clock
 from robustkit.recipe import Fit
 
 
@@ -163,3 +163,24 @@ def test_what_is_presented_is_of_seed_epoch_step_and_point(digits: DeviceImages)
     torch.testing.assert_close(torch.cat([b.x for b in joined]), whole.x, rtol=0, atol=0)
     torch.testing.assert_close(torch.cat([b.y for b in joined]), whole.y, rtol=0, atol=0)
     assert torch.equal(joined[0].ids, parts[0].ids)
+
+
+@pytest.mark.parametrize("replays", [1, 3])
+def test_another_view_is_mixed_alike_and_augmented_otherwise(
+    digits: DeviceImages, replays: int
+) -> None:
+    batches = list(Batches(digits, 50, 0).epoch(2))
+    steps = len(batches) * replays
+
+    def views(*names: str) -> tuple[Tensor, Tensor]:
+        fit = Fit(augment=names, mixup=1.0)
+        present = Presenting(fit, digits, Augmentation(fit.augment, (0.3,)), 0, replays)
+        clock = Clock(2, 4, 2 * steps + 3 * replays + replays - 1, 4 * steps)
+        first = present(batches[3], 2, 3)
+        return first.x, present.again(first, clock, "other")
+
+    first, again = views()
+    assert torch.equal(first, again)
+    first, again = views("cutout")
+    assert not torch.equal(first, again)
+    assert (first == again).float().mean() > 0.3, "the same points in the same shares"

@@ -25,6 +25,7 @@ from robustkit.engine.fitting import Fitting
 from robustkit.engine.kit import TrainingKit
 from robustkit.engine.loop import Silent
 from robustkit.engine.points import Points, divide
+from robustkit.engine.presenting import Presenting
 from robustkit.engine.processes import Processes, launch
 from robustkit.engine.resolve import build
 from robustkit.engine.selection import Measured, Selection
@@ -365,7 +366,8 @@ def kit_of(recipe: Recipe) -> tuple[Points, TrainingKit]:
     points = divide(build(recipe).data, recipe.fit, recipe.seed)
     images, threat = DeviceImages(points.train), recipe.threat.model()
     augmentation = Augmentation(recipe.fit.augment, points.mean)
-    return points, TrainingKit(points, images, augmentation, threat, 0, lambda *_: None)  # type: ignore[arg-type]
+    presenting = Presenting(recipe.fit, images, augmentation, 0)
+    return points, TrainingKit(points, presenting, threat, 0, lambda *_: None)  # type: ignore[arg-type]
 
 
 class Asked(Attack):

@@ -58,11 +58,12 @@ class Fitting:
         self.trainer: Trainer = components.trainer
         self.parts = dict(self.trainer.tree())
         augmentation = Augmentation(recipe.fit.augment, points.mean)
-        self.presenting = Presenting(recipe.fit, images, augmentation, recipe.seed)
+        self.presenting = Presenting(
+            recipe.fit, images, augmentation, recipe.seed, self.trainer.replays
+        )
         self.kit = TrainingKit(
             points,
-            images,
-            augmentation,
+            self.presenting,
             recipe.threat.model(),
             recipe.seed,
             lambda generator, n: generated(processes, recipe, components, generator, folder, n),

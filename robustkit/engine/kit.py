@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustkit.data.augment import Augmentation
-from robustkit.data.batches import DeviceImages
 from robustkit.engine.points import Points
+from robustkit.engine.presenting import Presenting
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim
 from robustkit.engine.winograd import quick_passes
@@ -22,8 +21,7 @@ class TrainingKit:
     def __init__(
         self,
         points: Points,
-        images: DeviceImages,
-        augmentation: Augmentation,
+        presenting: Presenting,
         threat: ThreatModel,
         seed: int,
         synthesise: Callable[[Generator, int], Batch],
@@ -31,8 +29,7 @@ class TrainingKit:
     ) -> None:
         self.shape, self.classes = points.train.shape, points.train.classes
         self.counts, self.threat, self.seed = points.counts, threat, seed
-        self._images, self._augmentation = images, augmentation
-        self._synthesise, self._total = synthesise, total
+        self._presenting, self._synthesise, self._total = presenting, synthesise, total
 
     def perturb(
         self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock, name: str = ""
@@ -47,8 +44,7 @@ class TrainingKit:
 
     def augmented(self, batch: Batch, clock: Clock, name: str) -> Tensor:
         """Augment the batch's points from the data set anew, under each name differently."""
-        rng = self.rng(batch, clock, f"augment {name}")
-        return self._augmentation(self._images.take(batch.ids), rng, at=clock.step)
+        return self._presenting.again(batch, clock, name)
 
     def rng(self, batch: Batch, clock: Clock, name: str) -> PointRng:
         """Give random numbers for the batch's points at this step."""
