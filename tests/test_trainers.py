@@ -232,6 +232,7 @@ def test_fast_training_ends_at_catastrophic_overfitting(
     assert bool(said) == ends
     assert said == "" or said.startswith("catastrophic overfitting")
     assert AWP(trainer=fast).enough(metrics) == said
+    assert AWP(trainer=Free(m=3)).replays == 3
 
 
 def test_fgsm_steps_by_what_it_is_told() -> None:
@@ -350,13 +351,38 @@ def test_consistency_by_hand() -> None:
     other = kit.augmented(batch, CLOCK, "consistency")
     assert there.twin is not None
     assert THREAT.size(there.twin - other).max() <= THREAT.eps + 1e-6
-    assert not torch.allclose(there.twin - other, there.x - batch.x)
     terms = trainer.objective(model, there, CLOCK)
     first, second = model(there.x), model(there.twin)
     ce = F.cross_entropy(first, batch.y, reduction="none") / 2
     ce = ce + F.cross_entropy(second, batch.y, reduction="none") / 2
     torch.testing.assert_close(terms.loss, ce + 2 * js(2 * first, 2 * second))
     torch.testing.assert_close(terms.logits, first)
+
+
+class Anywhere(Attack):
+    """Proposes where a search would start."""
+
+    name = "anywhere"
+
+    def perturb(
+        self,
+        victim: Victim,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        return threat.random_start(x, rng)
+
+
+def test_the_two_views_of_consistency_are_attacked_from_different_starts() -> None:
+    batch = points()
+    there = moved(ready(Consistency(attack=Anywhere())), normless(), batch)
+    other = BenchKit().augmented(batch, CLOCK, "consistency")
+    assert there.twin is not None
+    apart = ((there.twin - other) - (there.x - batch.x)).abs()
+    assert (apart > 0.2 * THREAT.eps).float().mean() > 0.5
 
 
 @pytest.mark.parametrize("trainer", [Trades(), Mart(), awp(trainer="trades"), SAM(), Consistency()])
