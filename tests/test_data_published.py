@@ -358,6 +358,13 @@ def test_tiny_imagenet_tests_on_its_validation_part(root: Path) -> None:
     assert isinstance(train._array, np.memmap)  # type: ignore[attr-defined]
 
 
+def test_tiny_imagenet_is_in_colour_where_a_part_is_grey(root: Path) -> None:
+    place = files.tiny_imagenet(root)
+    for path in (place / "train").rglob("*.JPEG"):
+        Image.new("L", (64, 64), 9).save(path, "jpeg")
+    assert TinyImageNet().split("train").shape == (3, 64, 64)
+
+
 def test_tiny_imagenets_like_words_stay_apart(root: Path) -> None:
     write(root, "tiny-imagenet")
     words = root / "tiny-imagenet-200" / "words.txt"
