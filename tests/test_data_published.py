@@ -12,14 +12,11 @@ import data_files as files
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from robustkit.data import Subset, cifar_files, describe, rooted
 from robustkit.data.cifar import CIFAR10, CIFAR100, COARSE, GROUPS
 from robustkit.data.mnist import FashionMNIST
-from robustkit.data.plain_pickle import read_pickle
 from robustkit.data.svhn import SVHN
 from robustkit.data.tiny_imagenet import TinyImageNet
 from robustkit.errors import RobustkitError, UnsafeFileError
@@ -256,16 +253,6 @@ def test_a_pickle_that_would_run_something_is_refused_and_not_run(
         CIFAR10().split("train")
 
 
-@pytest.mark.parametrize(
-    "name", ["builtins.eval", "numpy.load", "numpy.core.multiarray.fromfile", "_codecs.lookup"]
-)
-def test_numpys_own_functions_are_no_exception(name: str) -> None:
-    module, _, function = name.rpartition(".")
-    asked = f"\x80\x02}}U\x01ac{module}\n{function}\nU\x01x\x85Rs.".encode("latin1")
-    with pytest.raises(UnsafeFileError, match=name):
-        read_pickle(asked, "it")
-
-
 def test_pickles_of_python_3_are_read_too(root: Path) -> None:
     write(root, "cifar-10-batches-py")
     table = {"data": PIXELS[:2].reshape(2, -1), "labels": [7, 8], "batch_label": b"one of five"}
@@ -293,28 +280,6 @@ def test_tables_of_something_else_are_refused(root: Path) -> None:
         place = root / "cifar-10-batches-py" / "test_batch"
         place.write_bytes(pickle.dumps(table, 2))
         refusal(what, CIFAR10(), "test")
-
-
-GOOD = files.python2_pickle(data=np.arange(6, dtype=np.uint8).reshape(2, 3), labels=[1, 2])
-
-
-def test_a_pickle_of_python_2_by_hand() -> None:
-    table = read_pickle(GOOD, "it")
-    assert table["data"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert table["labels"] == [1, 2]
-    # Python's own loader agrees that this is such a pickle.
-    assert pickle.loads(GOOD, encoding="latin1")["data"].tolist() == [[0, 1, 2], [3, 4, 5]]
-
-
-@given(place=st.integers(0, len(GOOD) - 1), byte=st.integers(0, 255), cut=st.integers(0, 300))
-@example(place=GOOD.index(b"U"), byte=ord("r"), cut=0)  # a memo of 64 GB
-@settings(max_examples=400, deadline=None)
-def test_a_damaged_pickle_is_read_or_refused_in_a_line(place: int, byte: int, cut: int) -> None:
-    damaged = GOOD[:place] + bytes([byte]) + GOOD[place + 1 : len(GOOD) - cut]
-    try:
-        assert isinstance(read_pickle(damaged, "it"), dict)
-    except RobustkitError as error:
-        assert "\n" not in str(error)
 
 
 # SVHN
