@@ -26,6 +26,7 @@ def test_numpys_own_functions_are_no_exception(name: str) -> None:
         read_pickle(asked, "it")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_pickle_of_python_2_by_hand() -> None:
     table = read_pickle(GOOD, "it")
     assert table["data"].tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -35,7 +36,7 @@ def test_a_pickle_of_python_2_by_hand() -> None:
 
 
 @given(place=st.integers(0, len(GOOD) - 1), byte=st.integers(0, 255), cut=st.integers(0, 300))
-@example(place=GOOD.index(b"U"), byte=ord("r"), cut=0)  # a memo of 64 GB
+@example(place=GOOD.index(b"U"), byte=ord("r"), cut=0)  # a memo of gigabytes
 @settings(max_examples=400, deadline=None)
 def test_a_damaged_pickle_is_read_or_refused_in_a_line(place: int, byte: int, cut: int) -> None:
     damaged = GOOD[:place] + bytes([byte]) + GOOD[place + 1 : len(GOOD) - cut]
