@@ -69,7 +69,7 @@ def reaching(parts: dict[str, bytes]) -> list[str]:
         text += text.encode("latin-1").decode("unicode_escape", "replace")
         words = set(re.findall(r"\w+", text))
         found |= dict.fromkeys(sorted(words & (REACHES | AT_LOADING)))
-        for after in re.findall(r"\bops\b\s*\.?\s*(\w*)", text):
+        for after in re.findall(r"(?<!\.)\bops\b\s*\.?\s*(\w*)", text):
             if after not in NAMESPACES:
                 found[f"ops.{after}"] = None
     return list(found)
