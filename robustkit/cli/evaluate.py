@@ -37,7 +37,7 @@ def evaluate(
     classes: options.Classes = "",
     arch: options.Arch = "",
     mean: Annotated[
-        str, typer.Option("--mean", help="Normalisation of bare weights, a number a channel.")
+        str, typer.Option("--mean", help="Normalisation of bare weights: 0.49,0.48,0.45.")
     ] = "",
     std: Annotated[str, typer.Option("--std", help="As --mean; of pixels in [0, 1].")] = "",
     unsafe: Annotated[

@@ -34,7 +34,8 @@ Arch = Annotated[
     str,
     typer.Option(
         "--arch",
-        help="What bare weights belong to: NAME, with --set model.width=16, or module:callable.",
+        help="What bare weights belong to: NAME, with --set model.width=16, or your own"
+        " module:callable, called with (shape, classes).",
     ),
 ]
 Settings = Annotated[

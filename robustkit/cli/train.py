@@ -26,7 +26,12 @@ def train(
     classes: options.Classes = "",
     imbalance: options.Imbalance = None,
     model: Annotated[
-        str, typer.Option("--model", help="An architecture: NAME, or your own module:callable.")
+        str,
+        typer.Option(
+            "--model",
+            help="An architecture: NAME, or your own module:callable, called with (shape, classes)"
+            " and giving a module of normalised images.",
+        ),
     ] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")] = None,
     norm: Annotated[str, typer.Option("--norm", help="Norm trained against.")] = "",
