@@ -49,18 +49,18 @@ def test_flip_mirrors_half_of_the_points() -> None:
 
 
 def test_cutout_hides_a_square_of_half_the_side_centred_anywhere() -> None:
-    x, fill = torch.rand(900, 2, 8, 12), torch.tensor([5.0, 6.0])
+    x, fill = torch.rand(900, 2, 12, 16), torch.tensor([5.0, 6.0])
     cut = cutout(x, fill, rng(torch.arange(900)))
     hidden = (cut == fill.view(-1, 1, 1)).all(1)
     assert torch.equal(cut.where(~hidden.unsqueeze(1), x), x)
     rows, columns = hidden.any(2).sum(1), hidden.any(1).sum(1)
     assert torch.equal(hidden.flatten(1).sum(1), rows * columns)
-    # Of side 4, clipped at the edges: centre 0 leaves 2 of it, and the last one 3.
-    assert set(rows.tolist()) == set(columns.tolist()) == {2, 3, 4}
-    for counts, side in ((rows, 8), (columns, 12)):
-        assert (counts < 4).float().mean() == pytest.approx(3 / side, abs=0.05)
-    first = hidden.any(2).int().argmax(1)[rows == 4]
-    assert set(first.tolist()) == {0, 1, 2, 3, 4}
+    # Of side 6, clipped at the edges: the first pixel as centre leaves 3 of it, the last one 4.
+    assert set(rows.tolist()) == set(columns.tolist()) == {3, 4, 5, 6}
+    for counts, side in ((rows, 12), (columns, 16)):
+        assert (counts < 6).float().mean() == pytest.approx(5 / side, abs=0.05)
+    first = hidden.any(2).int().argmax(1)[rows == 6]
+    assert set(first.tolist()) == {0, 1, 2, 3, 4, 5, 6}
 
 
 def test_smoothed_labels_by_hand() -> None:

@@ -286,20 +286,21 @@ def test_truly_without_a_compiler_there_is_one_line() -> None:
 
 def test_fast_kernels_are_for_training_and_never_for_verdicts() -> None:
     backends: Any = torch.backends
-    conv, before = backends.cudnn.conv, backends.cudnn.conv.fp32_precision
+    conv, matmul = backends.cudnn.conv, backends.cuda.matmul
+    before = conv.fp32_precision, matmul.fp32_precision
     card = torch.device("cuda")
     with kernels(card, deterministic=False):
         assert backends.cudnn.benchmark
-        assert conv.fp32_precision == backends.cuda.matmul.fp32_precision == "tf32"
+        assert conv.fp32_precision == matmul.fp32_precision == "tf32" != before[1]
         with exact():
             assert not backends.cudnn.benchmark
-            assert conv.fp32_precision == backends.cuda.matmul.fp32_precision == "ieee"
+            assert conv.fp32_precision == matmul.fp32_precision == "ieee"
         assert backends.cudnn.benchmark
     with kernels(card, deterministic=True):
         assert torch.are_deterministic_algorithms_enabled()
         assert not backends.cudnn.benchmark
     assert not torch.are_deterministic_algorithms_enabled()
-    assert conv.fp32_precision == before
+    assert (conv.fp32_precision, matmul.fp32_precision) == before
 
 
 def test_the_recipe_says_which_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
