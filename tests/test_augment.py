@@ -172,7 +172,7 @@ def test_another_view_is_mixed_alike_and_augmented_otherwise(
     batches = list(Batches(digits, 50, 0).epoch(2))
     steps = len(batches) * replays
 
-    def views(*names: str) -> tuple[Tensor, Tensor]:
+    def views(*names: Any) -> tuple[Tensor, Tensor]:
         fit = Fit(augment=names, mixup=1.0)
         present = Presenting(fit, digits, Augmentation(fit.augment, (0.3,)), 0, replays)
         clock = Clock(2, 4, 2 * steps + 3 * replays + replays - 1, 4 * steps)
