@@ -8,37 +8,38 @@ import sys
 from pathlib import Path
 
 from robustkit.recipe import read
-from robustkit.records import EvalRecord, RunFolder, RunRecord
+from robustkit.records import EvalRecord, Rate, RunFolder, RunRecord
 from robustkit.report.words import with_interval
 
 
 def card(run: RunFolder) -> dict[str, object]:
     """Give what is known of a run's model: recipe, accuracies, AutoAttack, seed, versions."""
     record = RunRecord.read(run.record)
-    evaluation = next(e for e, _ in run.results() if e.attack["name"] == "autoattack")
+    results = [evaluation for evaluation, _ in run.results()]
+    evaluation = next(e for e in results if e.attack["name"] == "autoattack")
+    clean = max((e.clean for e in results), key=lambda rate: rate.n)
     return {
-        "summary": summary(evaluation),
+        "summary": summary(evaluation, clean),
         "title": record.title,
         "recipe": read(run.recipe),
         "seed": record.seed,
         "data": record.data,
         "threat": evaluation.threat.model_dump(mode="json"),
-        "n": evaluation.clean.n,
-        "clean": evaluation.clean.model_dump(),
+        "clean": clean.model_dump(),
         "autoattack": evaluation.robust.model_dump(),
         "evaluation_seed": evaluation.seed,
+        "evaluation_limit": evaluation.limit,
         "epoch": record.best_epoch,
         "versions": record.provenance.versions,
         "device": record.provenance.device,
     }
 
 
-def summary(evaluation: EvalRecord) -> str:
+def summary(evaluation: EvalRecord, clean: Rate) -> str:
     """Say in a line what the model withstands."""
     return (
-        f"{evaluation.data['name']}: clean {with_interval(evaluation.clean)}, "
-        f"autoattack {evaluation.threat.model()} {with_interval(evaluation.robust)}, "
-        f"{evaluation.clean.n} points"
+        f"{evaluation.data['name']}: clean {with_interval(clean)} of {clean.n} points, autoattack"
+        f" {evaluation.threat.model()} {with_interval(evaluation.robust)} of {evaluation.robust.n}"
     )
 
 
