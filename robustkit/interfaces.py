@@ -29,6 +29,10 @@ class Clock:
         """The share of all steps that are done, in [0, 1)."""
         return self.step / self.steps
 
+    def reached(self, epochs: float) -> bool:
+        """Say whether so many epochs are done; below 1, that share of all of them."""
+        return self.step * self.epochs >= epochs * (self.epochs if epochs < 1 else 1) * self.steps
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -127,3 +127,11 @@ def test_the_rate_is_of_all_groups() -> None:
     optim.set_lr(optimizer, 0.03)
     assert [group["lr"] for group in optimizer.param_groups] == [0.03, 0.03]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "first"), [(0, 0), (1, 7), (2.5, 18), (0.5, 14), (0.999, 28), (4, 28), (9, None)]
+)
+def test_the_clock_says_when_epochs_are_done(epochs: float, first: int | None) -> None:
+    steps = [Clock(step // 7, 4, step, 28) for step in range(29)]
+    assert next((c.step for c in steps if c.reached(epochs)), None) == first

@@ -105,10 +105,8 @@ class TwoPhase(Loss):
 
     def phase(self, clock: Clock) -> Loss:
         """Give the loss that counts at a time."""
-        switched = self._switched
-        if self.switch_epoch is not None:
-            epochs = self.switch_epoch * (clock.epochs if self.switch_epoch < 1 else 1)
-            switched = clock.step * clock.epochs >= epochs * clock.steps
+        mark = self.switch_epoch
+        switched = self._switched if mark is None else clock.reached(mark)
         return self.main if switched else self.warmup
 
     def __call__(self, logits: Tensor, y: Tensor, at: At = At()) -> Tensor:  # noqa: B008

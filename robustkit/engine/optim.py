@@ -44,9 +44,7 @@ def factor(options: recipe.Schedule, clock: Clock) -> float:
         case "constant":
             return 1.0
         case "piecewise":
-            epochs = [m * clock.epochs if m < 1 else m for m in options.milestones]
-            passed = sum(clock.step * clock.epochs >= m * clock.steps for m in epochs)
-            return options.factor**passed
+            return options.factor ** sum(map(clock.reached, options.milestones))
         case "cosine":
             return (1 + math.cos(math.pi * progress)) / 2
         case "linear":

@@ -69,10 +69,14 @@ class AWP(PerturbedWeights):
 
     name = "awp"
     gamma: float = Field(default=0.01, ge=0, description="size of a move, relative to the weight's")
-    warmup: int = Field(default=0, ge=0, description="epochs before the weights are first moved")
+    warmup: float = Field(
+        default=0,
+        ge=0,
+        description="epochs before the weights are first moved; below 1, a share of all epochs",
+    )
 
     def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
-        if clock.epoch < self.warmup:
+        if not clock.reached(self.warmup):
             return self.trainer.objective(model, batch, clock)
         return super().objective(model, batch, clock)
 
