@@ -22,6 +22,7 @@ from robustkit.data.augment import Augmentation
 from robustkit.data.batches import DeviceImages
 from robustkit.engine.fit import fit
 from robustkit.engine.fitting import Fitting
+from robustkit.engine.journal import claimed
 from robustkit.engine.kit import TrainingKit
 from robustkit.engine.loop import Silent
 from robustkit.engine.points import Points, divide
@@ -486,3 +487,13 @@ def test_a_run_of_before_an_option_was_there_can_be_gone_on_with(tmp_path: Path)
     assert len(kept) < len(lines)
     run.recipe.write_text("\n".join(kept), "utf-8")
     assert fit(recipe, run, resume=True, device="cpu") == first
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+    run, recipe = folder(tmp_path), small(("fit.epochs", 1))
+    with (
+        claimed(run),
+        pytest.raises(BadValueError, match="is being trained in by another process"),
+    ):
+        fit(recipe, run, device="cpu")
+    assert fit(recipe, run, device="cpu").finished

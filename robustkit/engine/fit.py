@@ -6,7 +6,7 @@ import math
 
 from robustkit import recipe as recipes
 from robustkit.engine.fitting import Fitting
-from robustkit.engine.journal import finished
+from robustkit.engine.journal import claimed, finished
 from robustkit.engine.loop import Progress, Silent, prepare, run
 from robustkit.engine.processes import Processes, launch
 from robustkit.engine.resolve import build
@@ -31,8 +31,9 @@ def fit(
     """Train what a resolved recipe says, and leave a run folder.
 
     Killed at any moment and resumed, it ends with the same bits as an unbroken run in as many
-    processes. Raises BadValueError where the folder holds another run or the recipe does not fit
-    data or device, TrainingStoppedError where training diverges or collapses.
+    processes. Raises BadValueError where the folder holds another run, another process trains
+    there, or the recipe does not fit data or device, TrainingStoppedError where training diverges
+    or collapses.
     """
     if not math.isfinite(recipe.threat.model().eps):
         raise BadValueError("threat.eps 'inf' is for evaluation; training needs a finite size")
@@ -40,14 +41,15 @@ def fit(
     for key in FOR_TRAINERS if recipe.generator else ():
         if (value := getattr(recipe.fit, key)) != getattr(plain, key):
             raise BadValueError(f"fit.{key} is {value!r}, but generators are trained without it")
-    return launch(
-        _work,
-        (recipes.write(recipe), folder, resume, progress or Silent()),
-        processes=processes,
-        device=device,
-        precision=recipe.fit.precision,
-        deterministic=recipe.fit.deterministic,
-    )
+    with claimed(folder):
+        return launch(
+            _work,
+            (recipes.write(recipe), folder, resume, progress or Silent()),
+            processes=processes,
+            device=device,
+            precision=recipe.fit.precision,
+            deterministic=recipe.fit.deterministic,
+        )
 
 
 def _work(

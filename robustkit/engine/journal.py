@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from robustkit import recipe as recipes
 from robustkit.component import State
@@ -49,6 +51,29 @@ def open_run(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
         )
     for stale in folder.path.glob(".*.pt.*"):  # what a kill left half written
         stale.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes from training in the same folder; a killed one lets go of it.
+
+    Raises BadValueError where another one is at it, and where the folder cannot be written.
+    """
+    lock = FileLock(folder.path / ".lock", blocking=False)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise BadValueError(
+            f"'{folder.path}' is being trained in by another process; wait for it, or give another"
+            " --out"
+        ) from None
+    except OSError as error:
+        raise BadValueError(f"cannot write '{folder.path}': {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def finished(folder: RunFolder) -> RunRecord | None:
