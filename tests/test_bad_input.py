@@ -230,7 +230,7 @@ def test_a_damaged_run_is_named(trained: Path, tmp_path: Path, file: str) -> Non
     refused(run("report", folder), file)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()

@@ -488,7 +488,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".json", ".npz", ".gallery.npz"])
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(keep=st.floats(0, 0.98), junk=st.binary(max_size=20))
 def test_truncated_files_are_named(tmp_path: Path, ending: str, keep: float, junk: bytes) -> None:
     folder = RunFolder(tmp_path / "run")

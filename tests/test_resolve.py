@@ -114,7 +114,7 @@ def test_start_prefers_the_recipe_of_the_data_set() -> None:
         start("policy-gradent")
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 50), st.floats(0.01, 0.5), st.sampled_from(["linf", "l2"]), st.booleans())
 def test_resolving_twice_changes_nothing(steps: int, eps: float, norm: str, start: bool) -> None:
     choice = [
