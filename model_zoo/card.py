@@ -29,6 +29,7 @@ def card(run: RunFolder) -> dict[str, object]:
         "autoattack": evaluation.robust.model_dump(),
         "evaluation_seed": evaluation.seed,
         "evaluation_limit": evaluation.limit,
+        "warnings": list(evaluation.warnings),
         "epoch": record.best_epoch,
         "versions": record.provenance.versions,
         "device": record.provenance.device,

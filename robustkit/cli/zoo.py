@@ -28,7 +28,8 @@ def cards() -> dict[str, dict[str, Any]]:
     """Give the card of each model of the zoo by name."""
     root = _root()
     return {
-        path.parent.name: json.loads(path.read_text("utf-8")) for path in root.glob("*/card.json")
+        path.parent.name: json.loads(path.read_text("utf-8"))
+        for path in sorted(root.glob("*/card.json"))
     }
 
 
