@@ -5,16 +5,17 @@
 
 MAIR and ROBUST_OVERFITTING are checkouts of github.com/Harry24k/MAIR and
 github.com/locuslab/robust_overfitting. Their own classes and their own loop run, on our ResNet-18.
-All take turns in one process: each round times one step of each. `limit` is what the step's
-passes cost by themselves: as many forwards with a backward to the image as the attack has steps,
-the weights frozen, and one forward with a whole backward. Results go to benchmarks/results/.
+Each is a process of its own, started as its users start it, and all take turns: a round times one
+step of each. `limit` is what the step's passes cost by themselves, in a process like ours: as many
+forwards with a backward to the image as the attack has steps, the weights frozen, and one forward
+with a whole backward. Results go to benchmarks/results/.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import multiprocessing
 import platform
 import statistics
 import subprocess
@@ -26,15 +27,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from step_peers import DECAY, EPS, LR, MOMENTUM, STEP_SIZE, STEPS, Step, mair, robust_overfitting
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from robustkit.engine.device import pick_device
 from robustkit.engine.fitting import Fitting
-from robustkit.engine.processes import PRECISIONS, Processes
-from robustkit.engine.resolve import resolve
+from robustkit.engine.processes import Processes, launch
+from robustkit.engine.resolve import Settings, resolve
 from robustkit.engine.victim import frozen
 from robustkit.interfaces import Batch, Clock, Dataset, Images
 from robustkit.records import RunFolder
@@ -53,13 +53,15 @@ RECIPE = {
     "threat": {"norm": "linf", "eps": "8/255"},
     "optimizer": {"name": "sgd", "lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY},
 }
-APART: dict[str, list[tuple[str, Any]]] = {
-    "channels_last": [("fit.channels_last", True)],
-    "compiled": [("fit.compile", True)],
-    "bf16": [("fit.precision", "bf16")],
-    "bf16, channels_last": [("fit.precision", "bf16"), ("fit.channels_last", True)],
+OURS: dict[str, list[tuple[str, Any]]] = {
+    "ours": [],
+    "ours, channels_last": [("fit.channels_last", True)],
+    "ours, compiled": [("fit.compile", True)],
+    "ours, bf16": [("fit.precision", "bf16")],
+    "ours, bf16, channels_last": [("fit.precision", "bf16"), ("fit.channels_last", True)],
 }
-"""What is shown apart: settings that change precision or memory format, or compile the model."""
+APART = list(OURS)[2:]
+"""What is shown apart: compilation and less precision."""
 
 
 class Noise(Dataset):
@@ -86,14 +88,12 @@ class NoiseImages:
         return images[ids]
 
 
-def ours(batch: Batch, mode: str, settings: Sequence[tuple[str, Any]] = ()) -> Step:
+def ours(processes: Processes, batch: Batch, mode: str, settings: Settings) -> Step:
     """Give the engine's whole step, optimiser and observers included."""
     settings = [("fit.adversary_mode", mode), ("fit.batch_size", len(batch)), *settings]
     recipe, components = resolve(RECIPE, settings)
     components = replace(components, data=Noise())
-    precision: Any = PRECISIONS[recipe.fit.precision]
-    fabric = Fabric(accelerator=batch.x.device.type, devices=1, precision=precision)
-    fitting = Fitting(Processes(fabric), recipe, components, RunFolder(Path(tempfile.mkdtemp())))
+    fitting = Fitting(processes, recipe, components, RunFolder(Path(tempfile.mkdtemp())))
     return lambda: fitting.step(batch, Clock(steps=1000))
 
 
@@ -118,81 +118,97 @@ def update_pass(model: nn.Module, batch: Batch) -> Step:
     return step
 
 
-def measure(steps: dict[str, Step], rounds: int, device: torch.device) -> dict[str, Any]:
-    """Time one call of each in turn, `rounds` times after one that does not count."""
-    seconds: dict[str, dict[str, list[float]]] = {
-        name: {"processor": [], "wall": []} for name in steps
-    }
-    for number in range(rounds + 1):
-        for name, step in steps.items():
-            synchronise(device)
-            processor, wall = time.process_time(), time.perf_counter()
-            step()
-            synchronise(device)
-            if number:
-                seconds[name]["processor"].append(round(time.process_time() - processor, 4))
-                seconds[name]["wall"].append(round(time.perf_counter() - wall, 4))
-        print(f"round {number} of {rounds}", flush=True)
-    return seconds
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def steps_of(device: torch.device, given: argparse.Namespace) -> dict[str, Step]:
-    """Build everything that is timed, on one batch; each has its own copy of the model."""
+def step_of(name: str, given: argparse.Namespace, processes: Processes | None) -> Step:
+    """Build what is timed under a name; the engine's processes are there for all but the peers."""
+    device = pick_device(given.device)
     images, ids = NoiseImages(), torch.arange(given.batch)
     x, y = images.take(ids).float() / 255, images.labels[ids]
     batch = Batch(*(tensor.to(device) for tensor in (x, y, ids, torch.zeros_like(ids))))
-    _, components = resolve(RECIPE)
+    if processes and name in OURS:
+        return ours(processes, batch, given.mode, OURS[name])
     torch.manual_seed(0)
-    model = components.model.build(SHAPE, 10, MEAN, STD).to(device)
-    steps = {
-        "ours": ours(batch, given.mode),
-        "MAIR": mair(given.mair, copy.deepcopy(model), batch, given.mode),
-    }
-    if given.mode == "train":
-        bare: Any = copy.deepcopy(model)
-        bare.features[0] = nn.Identity()
-        steps["robust_overfitting"] = robust_overfitting(given.robust_overfitting, bare, batch)
-    steps["attack pass"] = attack_pass(model, batch, given.mode)
-    steps["update pass"] = update_pass(copy.deepcopy(model), batch)
-    for name, settings in APART.items() if given.apart else ():
-        steps[name] = ours(batch, given.mode, settings)
-    return steps
+    model: Any = resolve(RECIPE)[1].model.build(SHAPE, 10, MEAN, STD).to(device)
+    match name:
+        case "MAIR":
+            return mair(given.mair, model, batch, given.mode)
+        case "robust_overfitting":
+            model.features[0] = nn.Identity()  # their loop normalises
+            return robust_overfitting(given.robust_overfitting, model, batch)
+        case "attack pass":
+            return attack_pass(model, batch, given.mode)
+        case _:
+            return update_pass(model, batch)
+
+
+def serve(processes: Processes | None, name: str, given: argparse.Namespace, pipe: Any) -> None:
+    """Take a step whenever the pipe asks for one, and send its seconds back."""
+    step = step_of(name, given, processes)
+    while pipe.recv():
+        processor, wall = time.process_time(), time.perf_counter()
+        step()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        pipe.send((time.process_time() - processor, time.perf_counter() - wall))
+
+
+def contestant(name: str, given: argparse.Namespace, pipe: Any) -> None:
+    """Be a process of one's own: the peers as they are, the rest as the engine starts them."""
+    torch.set_num_threads(given.threads)
+    if name in PEERS:
+        serve(None, name, given, pipe)
+    else:
+        precision = dict(OURS.get(name, [])).get("fit.precision", "32")
+        launch(serve, (name, given, pipe), processes=1, device=given.device, precision=precision)
+
+
+def measure(names: Sequence[str], given: argparse.Namespace) -> dict[str, Any]:
+    """Time one step of each in turn, `rounds` times after one that does not count."""
+    spawn, pipes = multiprocessing.get_context("spawn"), {}
+    for name in names:
+        pipes[name], end = spawn.Pipe()
+        spawn.Process(target=contestant, args=(name, given, end), daemon=True).start()
+    seconds: dict[str, Any] = {name: {"processor": [], "wall": []} for name in names}
+    for number in range(-1, given.rounds):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            taken = pipe.recv()
+            for clock, value in zip(seconds[name], taken, strict=True) if number >= 0 else ():
+                seconds[name][clock].append(round(value, 4))
+        print(f"{number + 1} of {given.rounds} rounds", flush=True)
+    for pipe in pipes.values():
+        pipe.send(False)
+    return seconds
 
 
 def run(given: argparse.Namespace) -> None:
     """Time everything, and write a record."""
-    torch.set_num_threads(given.threads)
     device = pick_device(given.device)
+    names = [name for name in OURS if given.apart or name not in APART]
+    names += PEERS if given.mode == "train" else PEERS[:1]  # the other knows no eval mode
     record = {
         "schema": 1,
         "mode": given.mode,
         "batch": given.batch,
         "rounds": given.rounds,
-        "device": device_name(device),
+        "device": device_name(device, given.threads),
         "torch": torch.__version__,
         "commits": {
             "robustkit": commit(Path(__file__).parent),
             "MAIR": commit(given.mair),
             "robust_overfitting": commit(given.robust_overfitting),
         },
-        "seconds": measure(steps_of(device, given), given.rounds, device),
+        "seconds": measure([*names, "attack pass", "update pass"], given),
     }
-    file = RESULTS / f"step-{device.type}-{given.mode}{'-apart' if given.apart else ''}.json"
+    file = RESULTS / f"step-{device.type}-{given.mode}-{given.batch}.json"
     file.write_text(json.dumps(record, indent=1).replace("\n    ", " ") + "\n", "utf-8")
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: torch.device, threads: int) -> str:
     """Say what computes."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"cpu ({platform.machine()}, {capability}), threads: {torch.get_num_threads()}"
+    return f"cpu ({platform.machine()}, {capability}), threads: {threads}"
 
 
 def commit(checkout: Path) -> str:
@@ -208,7 +224,7 @@ def table() -> None:
         "",
         f"PGD-{STEPS} with a random start at linf {EPS * 255:.0f}/255, ResNet-18 (width 64), images"
         " of 3 x 32 x 32, SGD with momentum and weight decay, float32; seconds are medians over"
-        " the rounds (smallest to largest), all taking turns in one process. `limit` is"
+        " the rounds (smallest to largest), all taking turns, each in its own process. `limit` is"
         f" {STEPS} forwards with a backward to the image, the weights frozen, and one forward with"
         " a whole backward, all by torch's own convolutions, which a processor's Winograd ones"
         " undercut. On a processor shared with others its own seconds are the ones to compare.",
@@ -246,8 +262,7 @@ def shown(record: dict[str, Any]) -> list[str]:
             for c in ("processor", "wall")
         ]
         ratios = [f"{fastest / middle[name]:.2f}", f"{middle[name] / middle['limit']:.2f}"]
-        label = f"ours, {name}" if name in APART else name
-        lines.append(f"| {label} | " + " | ".join(spans + ratios) + " |")
+        lines.append(f"| {name} | " + " | ".join(spans + ratios) + " |")
     return lines
 
 
@@ -262,7 +277,7 @@ def main() -> None:
     timing.add_argument("--batch", type=int, default=32)
     timing.add_argument("--rounds", type=int, default=5)
     timing.add_argument("--device", default="auto")
-    timing.add_argument("--apart", action="store_true", help="time what other settings add, too")
+    timing.add_argument("--apart", action="store_true", help="less precision and compilation, too")
     timing.add_argument("--threads", type=int, default=1)
     commands.add_parser("table", help="set the results side by side")
     given = parser.parse_args()

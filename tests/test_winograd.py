@@ -28,10 +28,10 @@ def off(found: Tensor, right: Tensor) -> float:
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(64, 64, 3, padding=1),
-        nn.BatchNorm2d(64),
+        nn.Conv2d(128, 128, 3, padding=1),
+        nn.BatchNorm2d(128),
         nn.ReLU(),
-        nn.Conv2d(64, 128, 3, padding=1, bias=False),
+        nn.Conv2d(128, 192, 3, padding=1, bias=False),
     )
 
 
@@ -69,7 +69,7 @@ def test_an_impulse_gives_the_kernel_turned_round() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_frozen_model_passes_alike(training: bool) -> None:
-    model, x = network(), torch.randn(4, 64, 8, 8)
+    model, x = network(), torch.randn(4, 128, 8, 8)
     with frozen(model, training=training):
         right = gradient(model, x)
         with quick_passes(model):
@@ -81,20 +81,20 @@ def test_a_frozen_model_passes_alike(training: bool) -> None:
 
 def unusual() -> dict[str, tuple[nn.Module, Tensor]]:
     """Name convolutions that must stay torch's own, each with images for it."""
-    x = torch.randn(2, 64, 16, 16)
+    x = torch.randn(2, 128, 16, 16)
     return {
-        "stride": (nn.Conv2d(64, 64, 3, 2, 1), x),
-        "no padding": (nn.Conv2d(64, 64, 3), x),
-        "padding by name": (nn.Conv2d(64, 64, 3, padding="same"), x),
-        "dilation": (nn.Conv2d(64, 64, 3, 1, 2, 2), x),
-        "groups": (nn.Conv2d(128, 128, 3, 1, 1, groups=2), torch.randn(2, 128, 16, 16)),
-        "kernel": (nn.Conv2d(64, 64, 5, 1, 1), x),
-        "few channels": (nn.Conv2d(8, 64, 3, 1, 1), x[:, :8]),
-        "odd side": (nn.Conv2d(64, 64, 3, 1, 1), x[:, :, :15]),
-        "few tiles": (nn.Conv2d(64, 64, 3, 1, 1), x[:, :, :4, :4]),
-        "one image, unbatched": (nn.Conv2d(64, 64, 3, 1, 1), x[0]),
-        "weights made anew": (weight_norm(nn.Conv2d(64, 64, 3, 1, 1)), x),
-        "float64": (nn.Conv2d(64, 64, 3, 1, 1).double(), x.double()),
+        "stride": (nn.Conv2d(128, 128, 3, 2, 1), x),
+        "no padding": (nn.Conv2d(128, 128, 3), x),
+        "padding by name": (nn.Conv2d(128, 128, 3, padding="same"), x),
+        "dilation": (nn.Conv2d(128, 128, 3, 1, 2, 2), x),
+        "groups": (nn.Conv2d(256, 256, 3, 1, 1, groups=2), torch.randn(2, 256, 16, 16)),
+        "kernel": (nn.Conv2d(128, 128, 5, 1, 1), x),
+        "few channels": (nn.Conv2d(64, 128, 3, 1, 1), x[:, :64]),
+        "odd side": (nn.Conv2d(128, 128, 3, 1, 1), x[:, :, :15]),
+        "few tiles": (nn.Conv2d(128, 128, 3, 1, 1), x[:, :, :4, :4]),
+        "one image, unbatched": (nn.Conv2d(128, 128, 3, 1, 1), x[0]),
+        "weights made anew": (weight_norm(nn.Conv2d(128, 128, 3, 1, 1)), x),
+        "float64": (nn.Conv2d(128, 128, 3, 1, 1).double(), x.double()),
     }
 
 
@@ -109,7 +109,7 @@ def test_other_convolutions_are_left_alone(name: str) -> None:
 
 
 def test_weights_that_are_not_frozen_get_their_gradients() -> None:
-    model, x = network(), torch.randn(4, 64, 8, 8)
+    model, x = network(), torch.randn(4, 128, 8, 8)
     model(x).sum().backward()
     right = [p.grad for p in model.parameters()]
     model.zero_grad()
@@ -130,7 +130,7 @@ def test_a_kernel_is_transformed_once_and_anew_when_its_weights_change(
         return transformed(weight)
 
     monkeypatch.setattr(winograd, "transformed", counted)
-    conv, x = nn.Conv2d(64, 64, 3, padding=1, bias=False), torch.randn(1, 64, 16, 16)
+    conv, x = nn.Conv2d(128, 128, 3, padding=1, bias=False), torch.randn(1, 128, 16, 16)
     with frozen(conv), quick_passes(conv):
         before = conv(x)
         assert torch.equal(conv(x), before)
@@ -142,7 +142,7 @@ def test_a_kernel_is_transformed_once_and_anew_when_its_weights_change(
 
 
 def test_lower_precision_and_compiled_models_are_left_alone() -> None:
-    model, x = network(), torch.randn(4, 64, 8, 8)
+    model, x = network(), torch.randn(4, 128, 8, 8)
     with frozen(model), torch.autocast("cpu", torch.bfloat16):
         right = model(x)
         with quick_passes(model):
@@ -155,8 +155,8 @@ def test_lower_precision_and_compiled_models_are_left_alone() -> None:
 
 
 def test_the_gradient_has_a_gradient() -> None:
-    conv: Any = nn.Conv2d(64, 64, 3, padding=1, bias=False)
-    x = torch.randn(1, 64, 16, 16, requires_grad=True)
+    conv: Any = nn.Conv2d(128, 128, 3, padding=1, bias=False)
+    x = torch.randn(1, 128, 16, 16, requires_grad=True)
     with frozen(conv):
         first = torch.autograd.grad(conv(x).pow(3).sum(), x, create_graph=True)[0]
         right = torch.autograd.grad(first.sum(), x)[0]

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 OUT, IN = 4, 6
 """A tile of 4 x 4 results comes from 6 x 6 values, by 36 products a pair of channels, not 144."""
-CHANNELS, TILES = 64, 16
+CHANNELS, TILES = 128, 16
 """With fewer, moving tiles about costs more than the products that are saved."""
 
 # Lavin and Gray 2016, section 4.3: B^T, G and A^T; each side of a tile takes them once.
