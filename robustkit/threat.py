@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Norm = Literal["linf", "l2", "l1", "none"]
 NORMS: tuple[str, ...] = get_args(Norm)
+FAR = 1e12
+"""Stands for a wall at infinity, and for a step that runs into every wall."""
 
 
 def parse_eps(value: str | float) -> float:
@@ -129,6 +131,25 @@ class ThreatModel:
             return self.clamp(x + delta * per_point(scale, delta))
         return x + self._project_l1(delta, x)
 
+    def farthest(self, grad: Tensor, x: Tensor, eps: Tensor | float | None = None) -> Tensor:
+        """Give the point of ball and box where a linear function with `grad` is largest.
+
+        `eps` (N,) stands for this threat's own, a size a point; `x` lies in the box. Without the
+        box that is a step of this size along `steepest`. In the box, linf is clamped, l2 grows the
+        step until what the box leaves of it has the size, and l1 moves pixel after pixel, those of
+        largest gradient first, each up to the box. Where grad is 0 a pixel stays.
+        """
+        import torch
+
+        flat = grad.flatten(1)
+        size = torch.as_tensor(self.eps if eps is None else eps, dtype=flat.dtype)
+        size = size.to(flat.device).expand(len(flat)).unsqueeze(1)
+        room = torch.where(flat > 0, self.high - x.flatten(1), x.flatten(1) - self.low)
+        room = room.clamp(0, FAR).masked_fill(flat == 0, 0)
+        move = {"l2": _fill_l2, "l1": _fill_l1}.get(self.norm, _fill_linf)
+        step = flat.sign() * move(flat.abs(), room, size)
+        return self.clamp(x + step.view_as(x))
+
     def _project_l1(self, delta: Tensor, x: Tensor) -> Tensor:
         """Find the nearest point of ball and box: soft thresholding, its threshold by bisection."""
         low, high = (self.low - x).flatten(1), (self.high - x).flatten(1)
@@ -159,3 +180,36 @@ class ThreatModel:
 def per_point(values: Tensor, like: Tensor) -> Tensor:
     """View values (N,) so that they broadcast over tensors shaped as `like` (N, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def _fill_linf(slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
+    return room.minimum(size)
+
+
+def _fill_l2(slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
+    """Give min(scale * slope, room) of l2 norm `size` (N, 1), or all of the room.
+
+    The pixels at the wall only become more as the scale grows, so that it is found in finitely many
+    steps from below.
+    """
+    import torch
+
+    # Of slopes as small as 1e-30 the squares would vanish.
+    slope = slope / slope.amax(1, keepdim=True).clamp(min=torch.finfo(slope.dtype).tiny)
+    at_wall = room <= 0
+    while True:
+        left = (size**2 - room.masked_fill(~at_wall, 0).square().sum(1, keepdim=True)).clamp(min=0)
+        moving = slope.masked_fill(at_wall, 0).norm(dim=1, keepdim=True)
+        scale = (left.sqrt() / moving).nan_to_num(posinf=FAR).clamp(max=FAR)
+        reached = at_wall | (scale * slope >= room)
+        if torch.equal(reached, at_wall):
+            return room.minimum(scale * slope)
+        at_wall = reached
+
+
+def _fill_l1(slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
+    order = slope.argsort(dim=1, descending=True, stable=True)
+    filled = room.gather(1, order).double()
+    before = filled.cumsum(1) - filled
+    filled = filled.minimum((size - before).clamp(min=0)).to(room)
+    return filled.new_zeros(filled.shape).scatter_(1, order, filled)

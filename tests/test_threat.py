@@ -113,3 +113,51 @@ def test_random_start_is_inside_and_depends_on_the_point_alone(norm: str) -> Non
     assert not torch.equal(start, x)
     rows = torch.tensor([4, 1])
     assert torch.equal(threat.random_start(x[rows], rng[rows], at="start"), start[rows])
+
+
+OPEN = {"low": -math.inf, "high": math.inf}
+
+
+@pytest.mark.parametrize(
+    ("norm", "step"),
+    [("linf", [0.2, -0.1, 0.2, 0]), ("l2", [0.12, -0.1, 0.16, 0]), ("l1", [0, -0.1, 0.1, 0])],
+)
+def test_the_farthest_point_in_the_box_by_hand(norm: str, step: list[float]) -> None:
+    """Slopes 3, -9, 4, 0 from 0.4, 0.1, 0.5, 0.9: the second pixel meets the box first."""
+    x = torch.tensor([0.4, 0.1, 0.5, 0.9], dtype=torch.float64).view(1, 1, 2, 2)
+    grad = torch.tensor([3.0, -9.0, 4.0, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
+    # l2: of the size's square, 0.05, the wall takes 0.01; 0.2 along (3, 4) is left.
+    size = math.sqrt(0.05) if norm == "l2" else 0.2
+    found = ThreatModel(norm, size).farthest(grad, x) - x  # type: ignore[arg-type]
+    assert found.flatten().tolist() == pytest.approx(step)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_without_a_box_the_farthest_point_is_a_step_along_the_steepest_direction(norm: str) -> None:
+    x, other = images(3)
+    threat = ThreatModel(norm, 0.7, **OPEN)  # type: ignore[arg-type]
+    grad = (other - x) * 1e-30
+    steepest = threat.steepest(grad * 1e30)
+    assert torch.allclose(threat.farthest(grad, x), x + 0.7 * steepest, atol=1e-12)
+    sizes = torch.tensor([0.1, 0.0, 2.0])
+    found = threat.size(threat.farthest(grad, x, sizes) - x)
+    assert torch.allclose(found.float(), sizes, atol=1e-6)
+
+
+@given(st.integers(0, 10**6), st.sampled_from(NORMS), st.floats(0.01, 6))
+@settings(max_examples=60, deadline=None)
+def test_no_point_of_ball_and_box_is_farther(seed: int, norm: str, eps: float) -> None:
+    x, other = images(seed)
+    threat = ThreatModel(norm, eps)  # type: ignore[arg-type]
+    grad = other - x
+    far = threat.farthest(grad, x)
+    assert far.min() >= 0
+    assert far.max() <= 1
+    assert (threat.size(far - x) <= eps + 1e-9).all()
+    gain = ((far - x) * grad).sum((1, 2, 3))
+    generator = torch.Generator().manual_seed(seed)
+    for scale in (0.1, 1.0, 10.0):
+        noise = scale * eps * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        for start in (far + noise, x + noise, x + scale * eps * grad):
+            rival = threat.project(start, x)
+            assert (((rival - x) * grad).sum((1, 2, 3)) <= gain + 1e-7).all()

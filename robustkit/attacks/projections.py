@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustkit.threat import ThreatModel
-
-FAR = 1e12
-"""Stands for a wall at infinity, and for a step that runs into every wall."""
+from robustkit.threat import FAR, ThreatModel
 
 
 def step_to_plane(x: Tensor, w: Tensor, value: Tensor, threat: ThreatModel) -> Tensor:
