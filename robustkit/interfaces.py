@@ -41,7 +41,8 @@ class Batch:
     `source` is 0 for real points and 1 for generated ones; `y` is -1 where the label is unknown.
     `clean` is where the points were before an adversary moved them, if one did; `place` (N,) says
     which points of the step, over all processes, these are. `twin` holds other views of the same
-    points, for trainers that compare two.
+    points, for trainers that compare two; `shift` (N, ...) is what an adversary adds to what the
+    model makes of the points inside, for trainers that attack there.
     """
 
     x: Tensor
@@ -51,6 +52,7 @@ class Batch:
     clean: Tensor | None = None
     place: Tensor | None = None
     twin: Tensor | None = None
+    shift: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -183,9 +185,15 @@ class Kit(Protocol):
     threat: ThreatModel
 
     def perturb(
-        self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock, name: str = ""
+        self,
+        attack: Attack,
+        model: nn.Module,
+        batch: Batch,
+        clock: Clock,
+        name: str = "",
+        threat: ThreatModel | None = None,
     ) -> Tensor:
-        """Attack the batch's points under the recipe's threat: x_adv like batch.x.
+        """Attack the batch's points under the recipe's threat, or another: x_adv like batch.x.
 
         Searches of one step under different names draw different random numbers.
         """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from robustkit.errors import BadValueError, UnknownNameError
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustkit.interfaces import Rng
+
+    Move = Callable[[Tensor, Tensor, Tensor], Tensor]
+    """How far each pixel goes (N, D), of its slope and its room (N, D) and the size (N, 1)."""
 
 Norm = Literal["linf", "l2", "l1", "none"]
 NORMS: tuple[str, ...] = get_args(Norm)
@@ -72,7 +77,15 @@ class ThreatModel:
 
     def __str__(self) -> str:
         ball = self.norm if self.norm == "none" else f"{self.norm} {format_eps(self.eps)}"
-        return ball if (self.low, self.high) == (0, 1) else f"{ball} box [{self.low}, {self.high}]"
+        return ball + self.box
+
+    @property
+    def box(self) -> str:
+        """The box in words that follow others: none for [0, 1], ", no box" where it is off."""
+        if (self.low, self.high) == (0, 1):
+            return ""
+        closed = math.isfinite(self.low) or math.isfinite(self.high)
+        return f", box [{self.low:g}, {self.high:g}]" if closed else ", no box"
 
     @property
     def tolerance(self) -> float:
@@ -131,23 +144,36 @@ class ThreatModel:
             return self.clamp(x + delta * per_point(scale, delta))
         return x + self._project_l1(delta, x)
 
-    def farthest(self, grad: Tensor, x: Tensor, eps: Tensor | float | None = None) -> Tensor:
+    def farthest(self, grad: Tensor, x: Tensor, eps: Tensor | None = None) -> Tensor:
         """Give the point of ball and box where a linear function with `grad` is largest.
 
-        `eps` (N,) stands for this threat's own, a size a point; `x` lies in the box. Without the
-        box that is a step of this size along `steepest`. In the box, linf is clamped, l2 grows the
-        step until what the box leaves of it has the size, and l1 moves pixel after pixel, those of
-        largest gradient first, each up to the box. Where grad is 0 a pixel stays.
+        `eps` (N,) stands for this threat's own, a size a point; `x` lies in the box. Without a box
+        it is a step of that size along `steepest`. In the box, l1 moves pixel after pixel, those of
+        largest gradient first, each up to the wall.
         """
+        if self.norm == "l1":
+            return self._moved(x, grad, eps, _one_by_one)
+        return self.along(grad if self.norm == "l2" else grad.sign(), x, eps)
+
+    def along(self, direction: Tensor, x: Tensor, eps: Tensor | None = None) -> Tensor:
+        """Give the point that lies in a direction, in the box, and has size eps from `x`.
+
+        The step along `direction` grows until what the box leaves of it has the size; where all
+        pixels meet the wall before, that is the point.
+        """
+        power = {"l1": 1.0, "l2": 2.0}.get(self.norm, math.inf)
+        return self._moved(x, direction, eps, partial(_scaled, power))
+
+    def _moved(self, x: Tensor, direction: Tensor, eps: Tensor | None, move: Move) -> Tensor:
         import torch
 
-        flat = grad.flatten(1)
-        size = torch.as_tensor(self.eps if eps is None else eps, dtype=flat.dtype)
-        size = size.to(flat.device).expand(len(flat)).unsqueeze(1)
+        flat = direction.flatten(1)
+        # Where slopes are as small as 1e-30, their squares would vanish.
+        flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+        size = flat.new_full((len(flat),), self.eps) if eps is None else eps.to(flat)
         room = torch.where(flat > 0, self.high - x.flatten(1), x.flatten(1) - self.low)
         room = room.clamp(0, FAR).masked_fill(flat == 0, 0)
-        move = {"l2": _fill_l2, "l1": _fill_l1}.get(self.norm, _fill_linf)
-        step = flat.sign() * move(flat.abs(), room, size)
+        step = flat.sign() * move(flat.abs(), room, size.unsqueeze(1))
         return self.clamp(x + step.view_as(x))
 
     def _project_l1(self, delta: Tensor, x: Tensor) -> Tensor:
@@ -182,34 +208,32 @@ def per_point(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def _fill_linf(slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
-    return room.minimum(size)
-
-
-def _fill_l2(slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
-    """Give min(scale * slope, room) of l2 norm `size` (N, 1), or all of the room.
+def _scaled(power: float, slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
+    """Give min(scale * slope, room) of size (N, 1) in the norm of this power, or all of the room.
 
     The pixels at the wall only become more as the scale grows, so that it is found in finitely many
     steps from below.
     """
     import torch
 
-    # Of slopes as small as 1e-30 the squares would vanish.
-    slope = slope / slope.amax(1, keepdim=True).clamp(min=torch.finfo(slope.dtype).tiny)
     at_wall = room <= 0
     while True:
-        left = (size**2 - room.masked_fill(~at_wall, 0).square().sum(1, keepdim=True)).clamp(min=0)
-        moving = slope.masked_fill(at_wall, 0).norm(dim=1, keepdim=True)
-        scale = (left.sqrt() / moving).nan_to_num(posinf=FAR).clamp(max=FAR)
-        reached = at_wall | (scale * slope >= room)
+        rate = slope.masked_fill(at_wall, 0).norm(power, dim=1, keepdim=True)
+        scale = size / rate
+        if power < math.inf:
+            taken = room.masked_fill(~at_wall, 0).pow(power).sum(1, keepdim=True)
+            scale = (size**power - taken).clamp(min=0) ** (1 / power) / rate
+        scaled = scale.nan_to_num(posinf=FAR).clamp(max=FAR) * slope
+        reached = at_wall | (scaled >= room)
         if torch.equal(reached, at_wall):
-            return room.minimum(scale * slope)
+            return room.minimum(scaled)
         at_wall = reached
 
 
-def _fill_l1(slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
+def _one_by_one(slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
+    """Give to each pixel up to its room, the steepest first, until `size` (N, 1) is spent."""
     order = slope.argsort(dim=1, descending=True, stable=True)
-    filled = room.gather(1, order).double()
-    before = filled.cumsum(1) - filled
-    filled = filled.minimum((size - before).clamp(min=0)).to(room)
-    return filled.new_zeros(filled.shape).scatter_(1, order, filled)
+    wanted = room.gather(1, order).double()
+    before = wanted.cumsum(1) - wanted
+    step = wanted.minimum((size - before).clamp(min=0)).to(room)
+    return step.new_zeros(step.shape).scatter_(1, order, step)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustkit.engine.rng import PointRng
 from robustkit.errors import BadValueError, RobustkitError
-from robustkit.threat import ThreatModel, format_eps, parse_eps, parse_norm
+from robustkit.threat import Norm, ThreatModel, format_eps, parse_eps, parse_norm
 
 NORMS = ("linf", "l2", "l1")
 
@@ -97,6 +97,19 @@ def test_projection_is_the_nearest_point(norm: str, seed: int, eps: float) -> No
         assert (((far - near) * (inside - near)).flatten(1).sum(1) <= 1e-6).all()
 
 
+@pytest.mark.parametrize(
+    ("norm", "eps", "box", "text"),
+    [
+        ("l2", 1.5, (0, 1), "l2 1.5"),
+        ("l2", 1.5, (-math.inf, math.inf), "l2 1.5, no box"),
+        ("linf", 0.1, (0, math.inf), "linf 0.1, box [0, inf]"),
+        ("none", math.inf, (-math.inf, math.inf), "none, no box"),
+    ],
+)
+def test_threats_in_words(norm: Norm, eps: float, box: tuple[float, float], text: str) -> None:
+    assert str(ThreatModel(norm, eps, *box)) == text
+
+
 def test_open_box_and_no_ball() -> None:
     x, far = images(0)
     assert torch.equal(ThreatModel("linf", math.inf, -math.inf, math.inf).project(far, x), far)
@@ -130,6 +143,17 @@ def test_the_farthest_point_in_the_box_by_hand(norm: str, step: list[float]) -> 
     size = math.sqrt(0.05) if norm == "l2" else 0.2
     found = ThreatModel(norm, size).farthest(grad, x) - x  # type: ignore[arg-type]
     assert found.flatten().tolist() == pytest.approx(step)
+
+
+def test_a_direction_grows_until_the_box_leaves_its_size() -> None:
+    """Along (1, -1, 1, 0) from 0.4, 0.1, 0.5, 0.9 the second pixel can only go 0.1."""
+    x = torch.tensor([0.4, 0.1, 0.5, 0.9], dtype=torch.float64).view(1, 1, 2, 2)
+    direction = torch.tensor([1.0, -1.0, 1.0, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
+    for norm, size in (("linf", 0.3), ("l2", math.sqrt(0.19)), ("l1", 0.7)):
+        found = ThreatModel(norm, size).along(direction, x) - x  # type: ignore[arg-type]
+        assert found.flatten().tolist() == pytest.approx([0.3, -0.1, 0.3, 0])
+        everything = ThreatModel(norm, 9).along(direction, x)  # type: ignore[arg-type]
+        assert everything.flatten().tolist() == [1, 0, 1, 0.9]
 
 
 @pytest.mark.parametrize("norm", NORMS)

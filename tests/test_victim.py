@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustkit.engine.victim import SMALLEST, CountingVictim, frozen
 
@@ -22,6 +22,22 @@ def test_passes_are_counted_by_point() -> None:
     assert victim.forwards.tolist() == [1, 2, 1, 1, 2]
     assert victim.backwards.tolist() == [1, 1, 1, 1, 1]
     assert not victim.spread
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_backward_passes_that_are_mapped_over_count_each(chunk: int | None) -> None:
+    victim = CountingVictim(network().eval(), 5, torch.device("cpu"), drop=True)
+    x = torch.rand(3, 1, 8, 8, requires_grad=True)
+    logits = victim(x, torch.tensor([0, 2, 3]))
+
+    def pull(along: Tensor) -> Tensor:
+        return torch.autograd.grad(logits, x, along, retain_graph=True)[0]
+
+    rows = torch.eye(3).unsqueeze(1).expand(3, 3, 3)
+    mapped = torch.func.vmap(pull, chunk_size=chunk)(rows)
+    assert victim.forwards.tolist() == [1, 0, 1, 1, 0]
+    assert victim.backwards.tolist() == [3, 0, 3, 3, 0]
+    assert torch.allclose(mapped[1], pull(rows[1]), atol=1e-6)
 
 
 def test_unnamed_rows_are_spread_and_marked() -> None:

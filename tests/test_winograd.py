@@ -164,3 +164,17 @@ def test_the_gradient_has_a_gradient() -> None:
             first = torch.autograd.grad(conv(x).pow(3).sum(), x, create_graph=True)[0]
             found = torch.autograd.grad(first.sum(), x)[0]
     assert off(found, right) < 1e-4
+
+
+def test_gradients_that_are_mapped_over_are_those_one_by_one() -> None:
+    conv: Any = nn.Conv2d(128, 128, 3, padding=1, bias=False)
+    x = torch.randn(2, 128, 16, 16, requires_grad=True)
+    along = torch.randn(3, 2, 128, 16, 16)
+    with frozen(conv), quick_passes(conv):
+        result = conv(x)
+
+        def pull(v: Tensor) -> Tensor:
+            return torch.autograd.grad(result, x, v, retain_graph=True)[0]
+
+        mapped = torch.func.vmap(pull)(along)
+        assert off(mapped, torch.stack([pull(v) for v in along])) < 1e-6

@@ -32,15 +32,22 @@ class TrainingKit:
         self._presenting, self._synthesise, self._total = presenting, synthesise, total
 
     def perturb(
-        self, attack: Attack, model: nn.Module, batch: Batch, clock: Clock, name: str = ""
+        self,
+        attack: Attack,
+        model: nn.Module,
+        batch: Batch,
+        clock: Clock,
+        name: str = "",
+        threat: ThreatModel | None = None,
     ) -> Tensor:
         """Attack every point to the end, and keep the result inside the threat."""
+        threat = threat or self.threat
         victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
         rng = self.rng(batch, clock, f"{attack.name} {name}".strip())
         y = batch.y if attack.soft else hard_labels(batch.y)
         with quick_passes(model):
-            x_adv = attack.perturb(victim, batch.x, y, self.threat, rng)
-        return self.threat.project(x_adv.detach().to(batch.x), batch.x)
+            x_adv = attack.perturb(victim, batch.x, y, threat, rng)
+        return threat.project(x_adv.detach().to(batch.x), batch.x)
 
     def augmented(self, batch: Batch, clock: Clock, name: str) -> Tensor:
         """Augment the batch's points from the data set anew, under each name differently."""

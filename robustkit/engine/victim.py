@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,26 @@ SMALLEST = 8
 """Kernels change below a few rows, and results with them in the last bits, which an iterative
 attack amplifies: smaller calls are padded so that a verdict does not depend on the batch (but for
 models in training mode, whose batch statistics the padding would change)."""
+
+
+class Tick(torch.autograd.Function):
+    """Tells how many backward passes a call of it is: several where they are mapped over."""
+
+    @staticmethod
+    def forward(gradient: Tensor, note: Callable[[int], None]) -> Tensor:
+        note(1)
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int, None], gradient: Tensor, note: Callable[[int], None]
+    ) -> tuple[Tensor, int]:
+        note(info.batch_size)
+        return gradient, in_dims[0]
 
 
 class CountingVictim:
@@ -35,15 +56,24 @@ class CountingVictim:
         logits: Tensor = self.model(padded)[: len(x)]
         self._count(self.forwards, len(x), rows)
         if logits.requires_grad:
-            logits.register_hook(lambda grad: self._count(self.backwards, len(x), rows))
+            self._count_backwards(logits, len(x), rows)
         return logits
 
-    def _count(self, passes: Tensor, called: int, rows: Tensor | None) -> None:
+    def _count_backwards(self, logits: Tensor, called: int, rows: Tensor | None) -> None:
+        def note(times: int) -> None:
+            self._count(self.backwards, called, rows, times)
+
+        def hook(gradient: Tensor) -> None:
+            Tick.apply(gradient, note)
+
+        logits.register_hook(hook)
+
+    def _count(self, passes: Tensor, called: int, rows: Tensor | None, times: int = 1) -> None:
         if rows is None:
-            passes += called / max(len(passes), 1)
+            passes += times * called / max(len(passes), 1)
             self.spread = self.spread or called != len(passes)
         else:
-            passes[rows] += 1
+            passes[rows] += times
 
     def done(self, logits: Tensor, y: Tensor) -> Tensor:
         """Say which points are wrong by more than rounding; none where nothing may be dropped."""

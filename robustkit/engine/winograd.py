@@ -85,14 +85,26 @@ class Convolution(torch.autograd.Function):
     """`convolve`, whose gradient with respect to x is one, too; the kernel gets none."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        ctx.kernels = there, back
+    def forward(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
         return convolve(x, there)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        _, *ctx.kernels = inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         there, back = ctx.kernels
         return Convolution.apply(gradients[0], back, there), None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int, None, None], x: Tensor, there: Tensor, back: Tensor
+    ) -> tuple[Tensor, int]:
+        """Convolve several batches, such as the gradients of all logits, as one."""
+        x = x.movedim(in_dims[0], 0)
+        result: Tensor = Convolution.apply(x.flatten(0, 1), there, back)
+        return result.unflatten(0, x.shape[:2]), 0
 
 
 class Winograd(TorchFunctionMode):
