@@ -22,6 +22,7 @@ from robustkit.records import EvalRecord, PartRecord, Provenance, Threat
 from robustkit.threat import ThreatModel
 
 CLASSES = ("up", "down")
+OPEN = (-math.inf, math.inf)
 LINF = ThreatModel("linf", 0.02)
 
 
@@ -194,13 +195,20 @@ def test_rejections_make_the_number_invalid() -> None:
     assert "not numbers" in checks.rejections(part("a", 9, 0, 0, 4), math.nan, "linf 0.1")[0]
 
 
-def record(name: str, eps: float, robust: int, gradients: float, norm: str = "linf") -> EvalRecord:
+def record(
+    name: str,
+    eps: float,
+    robust: int,
+    gradients: float,
+    norm: str = "linf",
+    box: tuple[float, float] = (0, 1),
+) -> EvalRecord:
     return EvalRecord(
         hash=f"{name}{eps}",
         model="m",
         model_hash="h",
         attack={"name": name},
-        threat=Threat(norm=norm, eps=eps),
+        threat=Threat(norm=norm, eps=eps, low=box[0], high=box[1]),
         seed=0,
         data={},
         classes=CLASSES,
@@ -224,6 +232,8 @@ def record(name: str, eps: float, robust: int, gradients: float, norm: str = "li
         (record("pgd", 0.1, 300, 9), record("pgd", 0.2, 303, 9), True),
         (record("pgd", 0.1, 300, 9), record("pgd", 0.2, 302, 9), False),
         (record("pgd", 0.1, 300, 9), record("pgd", 0.2, 400, 9, norm="l2"), False),
+        (record("pgd", 0.1, 300, 9, box=OPEN), record("pgd", 0.2, 400, 9), False),
+        (record("pgd", 0.1, 300, 9, box=OPEN), record("pgd", 0.2, 400, 9, box=OPEN), True),
     ],
 )
 def test_comparisons_warn_of_the_worse_one(

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from robustkit.analysis.statistics import rate
 from robustkit.errors import BadValueError
-from robustkit.records import Gallery, PartRecord, RunFolder
+from robustkit.records import Gallery, PartRecord, RunFolder, Threat
 from robustkit.report import Run, collect, html, images, markdown, measures, summary, terminal
 from robustkit.report.comparison import compare
 
@@ -219,6 +220,36 @@ def test_curves_begin_at_the_clean_accuracy_and_follow_smallest_sizes(tmp_path: 
         assert robust.count == int((points.sizes > eps).sum())
 
 
+def test_with_and_without_the_box_are_two_curves_and_two_columns(tmp_path: Path) -> None:
+    open_box = {"low": -math.inf, "high": math.inf}
+    folders = [write_run(tmp_path / name) for name in ("first", "second")]
+    for folder in folders:
+        for eps in (0.1, 0.2):
+            write_eval(folder, "pgd", eps=eps, parts=["pgd"], shown=0)
+            threat = Threat(norm="linf", eps=eps, **open_box)
+            write_eval(folder, "pgd", eps=eps, parts=["pgd"], threat=threat, hash="open", shown=2)
+    runs = collect([folder.path for folder in folders])
+    closed, opened = measures.curves(runs[0].evaluations)
+    assert (closed.attack, opened.attack) == ("pgd", "pgd, no box")
+    assert closed.eps == opened.eps == (0.0, 0.1, 0.2)
+    assert [worst.evaluations for worst in measures.worst_cases(runs[0].evaluations)] == []
+    threats = [row.threat for row in summary.rows(runs[0])]
+    assert threats == ["linf 0.1", "linf 0.2", "linf 0.1, no box", "linf 0.2, no box"]
+    names = [column.name for column in compare(runs).columns]
+    assert names == [f"pgd {threat}" for threat in sorted(threats)]
+    text = html.render(runs[:1])
+    assert "pgd, no box</text>" in text
+    assert "pgd linf 0.2, no box" in text
+
+
+def test_smallest_perturbations_without_a_box_are_said_to_be(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    threat = Threat(norm="l2", eps=math.inf, low=-math.inf, high=math.inf)
+    write_eval(folder, "fab-t", "l2", math.inf, threat=threat, parts=["fab-t"], shown=0)
+    (row,) = summary.rows(one(folder))
+    assert row.threat == "l2 smallest, no box"
+
+
 def test_smallest_perturbations_have_a_median_and_no_rate(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     _, points = write_eval(folder, "fab-t", "l2", math.inf, parts=["fab-t"], shown=0, n=41)
@@ -268,6 +299,8 @@ def test_examples_show_fooled_ones_first_and_the_difference_around_grey(tmp_path
     found = images.examples(evaluation, evaluation.gallery, 1)
     assert [e.label for e in found.shown] == ["2", "1", "3"]
     assert (found.shown[0].predicted, found.shown[0].fooled, found.factor) == ("5", True, 5)
+    assert not found.clipped
+    assert images.examples(evaluation, replace(evaluation.gallery, x_adv=x_adv - 1), 1).clipped
     greys = [float(unpng(e.difference)[0, 0, 0]) for e in found.shown]
     assert greys == pytest.approx([0.0, 1.0, 0.5], abs=1 / 255)
 

@@ -32,6 +32,7 @@ def evaluate(
     eps: Annotated[
         str, typer.Option("--eps", help="Sizes, as 4/255,8/255; the model's own if absent.")
     ] = "",
+    box: options.Box = "",
     dataset: options.Dataset = "",
     data: options.DataPath = "",
     classes: options.Classes = "",
@@ -87,7 +88,7 @@ def evaluate(
     if part:
         given = replace(given, shape=part.images.shape, classes=tuple(part.images.classes))
     loaded = load_model(path, "cpu", given)
-    threats = threats_of(loaded, norm, eps, model)
+    threats = threats_of(loaded, norm, eps, model, box)
     if not part:
         own = loaded.record.get("data")
         if not own:
@@ -211,8 +212,13 @@ def build_attacks(names: list[str], settings: list[str]) -> list[Attack]:
     return [build("attack", table) for table in tables.values()]
 
 
-def threats_of(loaded: LoadedModel, norm: str, eps: str, name: str) -> list[ThreatModel]:
-    """Give one threat a size; norm and size come from the model's own record where it has one."""
+def threats_of(
+    loaded: LoadedModel, norm: str, eps: str, name: str, box: str = ""
+) -> list[ThreatModel]:
+    """Give one threat a size; what is not given comes from the model's own record, if it has one.
+
+    The box is [0, 1] where neither says anything.
+    """
     from robustkit.threat import ThreatModel, parse_eps, parse_norm
 
     own = loaded.record.get("threat") or {}
@@ -222,5 +228,5 @@ def threats_of(loaded: LoadedModel, norm: str, eps: str, name: str) -> list[Thre
     missing = [flag for flag, value in (("--norm", norm), ("--eps", sizes)) if not value]
     if missing:
         raise BadValueError(f"'{name}' does not say its threat model: give {' and '.join(missing)}")
-    low, high = (float(own.get("low", 0)), float(own.get("high", 1)))
+    low, high = options.box(box) if box else (float(own.get("low", 0)), float(own.get("high", 1)))
     return [ThreatModel(parse_norm(norm), parse_eps(size), low, high) for size in sizes]

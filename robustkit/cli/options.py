@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +37,14 @@ Arch = Annotated[
         "--arch",
         help="What bare weights belong to: NAME, with --set model.width=16, or your own"
         " module:callable, called with (shape, classes).",
+    ),
+]
+Box = Annotated[
+    str,
+    typer.Option(
+        "--box",
+        metavar="on|off",
+        help="off: perturbed pixels may leave [0, 1]. The model's or recipe's own if absent.",
     ),
 ]
 Settings = Annotated[
@@ -128,6 +137,13 @@ def own_code(target: str) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     allow_code(target)
+
+
+def box(text: str) -> tuple[float, float]:
+    """Give the smallest and largest pixel that --box means. Raises BadValueError."""
+    if text not in ("on", "off"):
+        raise BadValueError(f"--box '{text}' is neither on nor off")
+    return (0.0, 1.0) if text == "on" else (-math.inf, math.inf)
 
 
 def numbers(flag: str, text: str) -> tuple[float, ...] | None:

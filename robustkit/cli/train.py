@@ -36,6 +36,7 @@ def train(
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")] = None,
     norm: Annotated[str, typer.Option("--norm", help="Norm trained against.")] = "",
     eps: Annotated[str, typer.Option("--eps", help="Size trained against, as 8/255.")] = "",
+    box: options.Box = "",
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
     settings: options.Settings = [],  # noqa: B006 - typer copies it
     out: Annotated[
@@ -58,10 +59,17 @@ def train(
     if ":" in model:
         options.own_code(model)
     table = starting_table(plugin, recipe, dataset)
+    low, high = options.box(box) if box else (None, None)
     overrides = [
         *options.data_settings(dataset, data, table.get("data")),
         *options.chosen(
-            model__name=model, fit__epochs=epochs, threat__norm=norm, threat__eps=eps, seed=seed
+            model__name=model,
+            fit__epochs=epochs,
+            threat__norm=norm,
+            threat__eps=eps,
+            threat__low=low,
+            threat__high=high,
+            seed=seed,
         ),
         *map(parse_override, settings),
     ]

@@ -210,7 +210,9 @@ def one_step_wins(one: EvalRecord, other: EvalRecord) -> list[str]:
 
 def not_monotone(small: EvalRecord, large: EvalRecord) -> list[str]:
     """Warn where an attack breaks less with a larger eps."""
-    same = (small.attack, small.threat.norm) == (large.attack, large.threat.norm)
+    same = small.attack == large.attack and small.threat == large.threat.model_copy(
+        update={"eps": small.threat.eps}
+    )
     if not same or small.threat.eps >= large.threat.eps or math.isinf(large.threat.eps):
         return []
     if large.robust.count - small.robust.count <= FEW * large.robust.n:

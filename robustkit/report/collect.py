@@ -97,9 +97,9 @@ def _evaluations(folder: RunFolder) -> Iterator[Evaluation]:
         yield Evaluation(record, points, gallery if gallery and len(gallery.x) else None)
 
 
-def _by_threat(evaluation: Evaluation) -> tuple[str, float, str]:
-    record = evaluation.record
-    return record.threat.norm, record.threat.eps, str(record.attack.get("name"))
+def _by_threat(evaluation: Evaluation) -> tuple[str, str, float, str]:
+    threat, attack = evaluation.record.threat, evaluation.record.attack
+    return threat.norm, threat.model().box, threat.eps, str(attack.get("name"))
 
 
 def _check_points(path: Path, record: EvalRecord, points: EvalPoints) -> None:

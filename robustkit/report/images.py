@@ -47,6 +47,8 @@ class Examples:
     side: tuple[int, int]
     """Height and width of an image."""
     shrunk: bool
+    clipped: bool
+    """Whether adversarial pixels lie outside [0, 1], where no screen shows them."""
 
 
 def examples(evaluation: Evaluation, gallery: Gallery, galleries: int) -> Examples:
@@ -78,7 +80,9 @@ def examples(evaluation: Evaluation, gallery: Gallery, galleries: int) -> Exampl
         for i in chosen
     )
     height, width = gallery.x.shape[2:]
-    return Examples(shown, len(gallery.x), factor, (height, width), shrink > 1)
+    outside = gallery.x_adv[chosen]
+    clipped = bool(((outside < 0) | (outside > 1)).any())
+    return Examples(shown, len(gallery.x), factor, (height, width), shrink > 1, clipped)
 
 
 def magnification(difference: NDArray[np.float32]) -> int:
@@ -91,7 +95,7 @@ def magnification(difference: NDArray[np.float32]) -> int:
 
 
 def picture(image: NDArray[np.float32], shrink: int = 1) -> str:
-    """Write an image (C, H, W) in [0, 1]; three channels are colours, others are averaged."""
+    """Write an image (C, H, W) for [0, 1]; three channels are colours, others are averaged."""
     if shrink > 1:
         _, height, width = image.shape
         rows, columns = height // shrink, width // shrink
@@ -101,7 +105,7 @@ def picture(image: NDArray[np.float32], shrink: int = 1) -> str:
 
 
 def png(pixels: NDArray[np.floating[Any]]) -> str:
-    """Write pixels (H, W), (H, W, 3) or (H, W, 4) in [0, 1] as a PNG data URI."""
+    """Write pixels (H, W), (H, W, 3) or (H, W, 4), clipped to [0, 1], as a PNG data URI."""
     import numpy as np
     from matplotlib.image import imsave
 

@@ -32,6 +32,7 @@ class Curve:
     """Robust accuracy of one attack by eps; eps = 0 is the clean accuracy."""
 
     attack: str
+    """With the box, where it is not [0, 1]."""
     norm: str
     eps: tuple[float, ...]
     rates: tuple[Rate, ...]
@@ -76,7 +77,8 @@ def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
     for evaluation in evaluations:
         record = evaluation.record
         if record.threat.norm != "none" and record.valid:
-            key = (digest(record.attack), record.threat.norm, str(record.limit), record.model_hash)
+            box, limit = record.threat.model().box, str(record.limit)
+            key = (digest(record.attack), record.threat.norm, box, limit, record.model_hash)
             groups.setdefault(key, []).append(evaluation)
     found = []
     for group in groups.values():
@@ -90,7 +92,11 @@ def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
 def _curve(records: list[EvalRecord]) -> Curve:
     first = records[0]
     measured = {0.0: first.clean} | {r.threat.eps: r.robust for r in records}
-    return Curve(first.attack["name"], first.threat.norm, tuple(measured), tuple(measured.values()))
+    return Curve(_name(first), first.threat.norm, tuple(measured), tuple(measured.values()))
+
+
+def _name(record: EvalRecord) -> str:
+    return f"{record.attack['name']}{record.threat.model().box}"
 
 
 def _minimal_curve(evaluation: Evaluation) -> Curve:
@@ -101,7 +107,7 @@ def _minimal_curve(evaluation: Evaluation) -> Curve:
     broken = sizes[np.isfinite(sizes)]
     grid = np.linspace(0, broken.max() if broken.size else 1.0, GRID)
     return Curve(
-        record.attack["name"],
+        _name(record),
         record.threat.norm,
         tuple(float(eps) for eps in grid),
         tuple(robust_at(points, float(eps)) for eps in grid),

@@ -155,11 +155,11 @@ def rows(run: Run) -> list[Row]:
     return [row for _, row in sorted(found, key=lambda item: item[0])]
 
 
-def _order(record: EvalRecord, worst: bool) -> tuple[str, float, bool]:
-    return record.threat.norm, record.threat.eps, worst
+def _order(record: EvalRecord, worst: bool) -> tuple[str, str, float, bool]:
+    return record.threat.norm, record.threat.model().box, record.threat.eps, worst
 
 
-def _worst_row(worst: WorstCase) -> tuple[tuple[str, float, bool], Row]:
+def _worst_row(worst: WorstCase) -> tuple[tuple[str, str, float, bool], Row]:
     records = [evaluation.record for evaluation in worst.evaluations]
     names = ", ".join(plain(record.attack.get("name", "?")) for record in records)
     return _order(records[0], True), Row(
@@ -176,7 +176,7 @@ def _worst_row(worst: WorstCase) -> tuple[tuple[str, float, bool], Row]:
     )
 
 
-def _row(evaluation: Evaluation) -> tuple[tuple[str, float, bool], Row]:
+def _row(evaluation: Evaluation) -> tuple[tuple[str, str, float, bool], Row]:
     record = evaluation.record
     endless = math.isinf(record.threat.eps)
     return _order(record, False), Row(

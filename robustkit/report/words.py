@@ -42,8 +42,9 @@ def duration(seconds: float) -> str:
 
 def threat_text(threat: Threat) -> str:
     """Write a threat; "smallest" where the attack sought the smallest perturbation."""
-    text = str(threat.model())
-    return text.replace(" inf", " smallest", 1) if math.isinf(threat.eps) else text
+    model = threat.model()
+    endless = math.isinf(model.eps) and model.norm != "none"
+    return f"{model.norm} smallest{model.box}" if endless else str(model)
 
 
 def options(table: Mapping[str, Any]) -> str:
