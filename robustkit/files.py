@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from robustkit.errors import BadValueError
 
@@ -37,3 +38,21 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole, as UTF-8."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Read an .npz into memory, without pickles. Raises BadValueError where it is damaged."""
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):  # numpy would take it for a pickle, or one array
+                raise zipfile.BadZipFile("it is no zip archive, or a truncated one")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    # A damaged archive raises almost anything: zip, zlib, value, memory and attribute errors.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        line = reason.splitlines()[0]
+        raise BadValueError(f"'{path}' is not a readable .npz file: {line}") from None

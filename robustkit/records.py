@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustkit.errors import BadValueError
-from robustkit.files import write_text, write_whole
+from robustkit.files import read_arrays, write_text, write_whole
 from robustkit.threat import ThreatModel, format_eps, parse_norm
 
 if TYPE_CHECKING:
@@ -37,9 +37,15 @@ class Record(BaseModel):
     def read(cls, path: Path) -> Self:
         """Read a record. Raises BadValueError, naming the file and what is wrong with it."""
         try:
-            record = cls.model_validate_json(path.read_bytes())
+            return cls.parse(path.read_bytes(), path)
         except OSError as error:
             raise BadValueError(f"'{path}' cannot be read: {error.strerror}") from None
+
+    @classmethod
+    def parse(cls, text: str | bytes, path: Path) -> Self:
+        """Read a record that a file at `path` holds. Raises BadValueError, naming that file."""
+        try:
+            record = cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "file"
@@ -260,20 +266,6 @@ class Gallery:
     def read(cls, path: Path) -> Gallery:
         """Read the images. Raises BadValueError where the file is damaged."""
         return _read_table(cls, path)
-
-
-def read_arrays(path: Path) -> dict[str, Any]:
-    """Read an .npz into memory without pickles. Raises BadValueError where it is damaged."""
-    import zipfile
-    import zlib
-
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadValueError(f"'{path}' cannot be read: {error}") from None
 
 
 def _read_table(kind: type[Arrays], path: Path) -> Arrays:

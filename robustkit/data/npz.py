@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +20,7 @@ from robustkit.data.images import (
 from robustkit.data.places import find
 from robustkit.data.splits import hold_out
 from robustkit.errors import BadValueError, nearest
+from robustkit.files import read_arrays
 from robustkit.interfaces import Dataset, Images
 
 MOST_CHANNELS, MOST_CLASSES = 4, 65536
@@ -40,7 +40,7 @@ class Npz(Dataset):
 
     def split(self, part: Literal["train", "test"]) -> Images:
         """Load one part. Raises BadValueError for a file that is malformed, naming what is."""
-        arrays = _read(find(self.path, "data file"))
+        arrays = read_arrays(find(self.path, "data file"))
         origin = f"'{self.path}'"
         parted = "x_train" in arrays
         keys = ("y_train", "y_test") if parted else ("y",)
@@ -53,18 +53,6 @@ class Npz(Dataset):
             return images
         train, test = hold_out(images.labels, TEST_SHARE, SPLIT_SEED)
         return Subset(images, train if part == "train" else test)
-
-
-def _read(path: Path) -> dict[str, Array]:
-    try:
-        if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, or one array
-            raise zipfile.BadZipFile("it is no zip archive, or a truncated one")
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    # A damaged archive raises almost anything: zip, zlib, value, memory and attribute errors.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadValueError(f"'{path}' is not a readable .npz file: {reason}") from None
 
 
 def _get(arrays: dict[str, Array], key: str, origin: str) -> Array:

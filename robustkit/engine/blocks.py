@@ -15,8 +15,7 @@ from torch import Tensor
 
 from robustkit.engine.rng import PointRng
 from robustkit.errors import BadValueError
-from robustkit.files import write_whole
-from robustkit.records import read_arrays
+from robustkit.files import read_arrays, write_whole
 
 BLOCK = 512
 """Points of a block. What is written after each attack on a block is never done again."""
