@@ -183,6 +183,9 @@ class EvalRecord(Record):
     data: dict[str, Any]
     part: str = "test"
     limit: int | None = None
+    """How many points these are; None for all."""
+    named: bool = False
+    """Whether the points were named by their ids, rather than the first in seeded order."""
     classes: tuple[str, ...]
     clean: Rate
     robust: Rate

@@ -22,7 +22,7 @@ LAYERS = [
     {"attacks"},
     {"trainers"},
     {"records", "recipe"},
-    {"tables"},
+    {"sets", "tables"},
     {"analysis.statistics"},
     {"catalog"},
     {"analysis"},

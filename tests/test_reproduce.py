@@ -9,11 +9,11 @@ import pytest
 from robustkit import tables
 from robustkit.catalog import Entry, build, installed
 from robustkit.engine import reproduce
-from robustkit.engine.evaluation import Unwatched
 from robustkit.engine.loop import Silent
 from robustkit.engine.provenance import now
 from robustkit.engine.reproduce import Cut, Job, Run
 from robustkit.engine.selection import Measured, Selection
+from robustkit.engine.work import Unwatched
 from robustkit.errors import BadValueError, TrainingStoppedError, UnknownNameError
 from robustkit.records import Rate, RunFolder
 from robustkit.report import table as report

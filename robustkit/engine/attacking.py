@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustkit.engine import checks
 from robustkit.engine.blocks import Step
 from robustkit.engine.rng import PointRng
 from robustkit.engine.verdict import Judge, Verdicts, seeded
@@ -45,6 +46,8 @@ class Attacker:
     seed: int
     batch_size: int
     note: Callable[[str], None]
+    crafting: bool = False
+    """Whether searches go on where the model is fooled already, and steps keep all proposals."""
 
     def step(
         self, part: Attack, block: Block, rows: Tensor, tick: Callable[[int, int], None]
@@ -52,7 +55,8 @@ class Attacker:
         """Attack the points `rows` (M,) of a block and judge them.
 
         `tick` is told after each batch how many of them are done and how many broken. Raises
-        BrokenPluginError, naming the attack, where it fails or gives no images.
+        BrokenPluginError, naming the attack, where it fails or gives no images, and where a set
+        is made of proposals that leave the threat.
         """
         began, done, broken = time.perf_counter(), 0, 0
         verdicts: list[Verdicts] = []
@@ -65,18 +69,24 @@ class Attacker:
                 self._halve(part)
                 continue
             verdict = self.judge.decide(proposal, block.x[chunk], block.y[chunk], self.threat)
+            if self.crafting and bool(verdict.rejected.any()):
+                seen = checks.breach(verdict.largest, str(self.threat))
+                raise BrokenPluginError(
+                    f"attack '{part.name}' is broken: {int(verdict.rejected.sum())} of"
+                    f" {len(chunk)} proposals are {seen}"
+                )
             verdicts.append(verdict)
             victims.append(victim)
             done += len(chunk)
             broken += int(verdict.broken.sum())
             tick(done, broken)
-        return _step(block, rows, verdicts, victims, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return _step(block, rows, verdicts, victims, seconds, whole=self.crafting)
 
     def _propose(self, part: Attack, block: Block, rows: Tensor) -> tuple[Tensor, CountingVictim]:
         x, y, ids = block.x[rows], block.y[rows], block.ids[rows]
-        victim = CountingVictim(
-            self.model, len(rows), x.device, drop=not math.isinf(self.threat.eps)
-        )
+        drop = not (self.crafting or math.isinf(self.threat.eps))
+        victim = CountingVictim(self.model, len(rows), x.device, drop=drop)
         rng = PointRng(self.seed, part.name, ids)
         try:
             with torch.enable_grad(), seeded(x.device, self.seed, part.name, ids.tolist()):
@@ -111,11 +121,15 @@ def _step(
     verdicts: list[Verdicts],
     victims: list[CountingVictim],
     seconds: float,
+    *,
+    whole: bool,
 ) -> Step:
     """Put the batches of a step together; there is at least one."""
     broken = torch.cat([v.broken for v in verdicts])
-    places = spread(block.y[rows[broken]].tolist(), SHOWN)
-    x_adv = torch.cat([v.x_adv for v in verdicts])[broken][places]
+    kept = torch.arange(len(rows), device=rows.device)
+    if not whole:
+        kept = kept[broken][spread(block.y[rows[broken]].tolist(), SHOWN)]
+    x_adv = torch.cat([v.x_adv for v in verdicts])[kept]
     largest = [v.largest for v in verdicts if not math.isnan(v.largest)]
     return Step(
         rows=rows.cpu().numpy(),
@@ -125,7 +139,7 @@ def _step(
         sizes=torch.cat([v.sizes for v in verdicts]).cpu().numpy(),
         forwards=torch.cat([v.forwards for v in victims]).cpu().numpy().astype(np.float64),
         backwards=torch.cat([v.backwards for v in victims]).cpu().numpy().astype(np.float64),
-        shown=rows[broken][places].cpu().numpy(),
+        shown=rows[kept].cpu().numpy(),
         x_adv=x_adv.cpu().numpy(),
         seconds=seconds,
         spread=any(v.spread for v in victims),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
@@ -17,17 +17,21 @@ from robustkit.engine.rng import PointRng
 from robustkit.errors import BadValueError
 from robustkit.files import read_arrays, write_whole
 
+Ids = Tensor | NDArray[np.int64] | Sequence[int]
 BLOCK = 512
 """Points of a block. What is written after each attack on a block is never done again."""
 
 
-def order(labels: Tensor, seed: int, limit: int | None = None) -> Tensor:
+def order(labels: Tensor, seed: int, limit: int | None = None, named: Ids | None = None) -> Tensor:
     """Give the ids (n,) of labelled points in seeded order; a larger limit extends a smaller one.
 
-    Raises BadValueError for a limit below 1, and where no point has a label.
+    `named` ids come instead, in their own order. Raises BadValueError for a limit below 1, where no
+    point has a label, and for named ids that are not of labelled points, each once.
     """
     if limit is not None and limit < 1:
         raise BadValueError(f"limit {limit} leaves no point; it must be at least 1")
+    if named is not None:
+        return _named(labels.cpu(), named)[:limit]
     ids = torch.arange(len(labels))
     keys = PointRng(seed, "order", ids).choice(2**62)
     shuffled = ids[keys.argsort(stable=True)]
@@ -35,6 +39,21 @@ def order(labels: Tensor, seed: int, limit: int | None = None) -> Tensor:
     if not len(shuffled):
         raise BadValueError("no point of the data set has a label, so there is nothing to evaluate")
     return shuffled
+
+
+def _named(labels: Tensor, named: Ids) -> Tensor:
+    ids = torch.as_tensor(named)
+    if ids.dim() != 1 or not len(ids) or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise BadValueError(f"ids are {ids.dtype} {tuple(ids.shape)}, not integers (n,)")
+    ids = ids.to("cpu", torch.int64)
+    outside = ids[(ids < 0) | (ids >= len(labels))]
+    if len(outside):
+        raise BadValueError(f"id {outside[0]} is not of the {len(labels)} points of the data set")
+    if len(ids.unique()) < len(ids):
+        raise BadValueError("ids name a point twice")
+    if bool((labels[ids] < 0).any()):
+        raise BadValueError(f"point {ids[labels[ids] < 0][0]} of the data set has no label")
+    return ids
 
 
 def blocks(n: int) -> Iterator[slice]:
@@ -55,7 +74,8 @@ class Step:
     forwards: NDArray[np.float64]
     backwards: NDArray[np.float64]
     shown: NDArray[np.int64]
-    """Places within the block of a few broken points, whose images are `x_adv`."""
+    """Places within the block of a few broken points, whose images are `x_adv`; where a set is
+    made, of all points."""
     x_adv: NDArray[np.float32]
     seconds: float
     spread: bool

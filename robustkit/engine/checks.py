@@ -175,11 +175,16 @@ def rejections(part: PartRecord, largest: float, threat: str) -> list[str]:
     """Say that an attack proposed what does not count, so that the number is not valid."""
     if not part.rejected:
         return []
-    seen = "not numbers" if math.isnan(largest) else f"outside {threat} (up to {largest:.4g})"
+    seen = breach(largest, threat)
     return [
         f"invalid: attack '{part.name}' is broken: {part.rejected} of {part.attacked} proposals "
         f"are {seen}; points without another verdict count neither as robust nor as broken"
     ]
+
+
+def breach(largest: float, threat: str) -> str:
+    """Say what is wrong with rejected proposals, the largest of which has this size, or NaN."""
+    return "not numbers" if math.isnan(largest) else f"outside {threat} (up to {largest:.4g})"
 
 
 def black_box_wins(parts: Sequence[PartRecord], n: int) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from robustkit.engine import checks
-from robustkit.engine.blocks import order
+from robustkit.engine.blocks import Ids, order
 from robustkit.engine.device import pick_device
-from robustkit.engine.evaluation import EvalProgress, Evaluation, Unwatched
+from robustkit.engine.evaluation import Evaluation
 from robustkit.engine.subject import Points, lent, look
+from robustkit.engine.work import EvalProgress, Unwatched
 from robustkit.errors import BadValueError, BrokenPluginError
 from robustkit.interfaces import Attack, Images
 from robustkit.records import EvalRecord, RunFolder
@@ -33,6 +34,7 @@ def evaluate(
     part: str = "test",
     seed: int = 0,
     limit: int | None = None,
+    ids: Ids | None = None,
     batch_size: int = 256,
     device: str = "auto",
     resume: bool = False,
@@ -42,29 +44,25 @@ def evaluate(
     """Evaluate each attack under each threat on the same points; a record each, also as files.
 
     `data` is the data set's dump and `classes` the names that the model knows (else the data
-    set's). Points come in seeded order; `limit` takes the first ones. A finished evaluation of the
-    same hash is read, unless `fresh`; an unfinished one is gone on with on `resume`, else begun
-    anew. The model comes back as it was.
+    set's). Points come in seeded order, or are those of `ids` (n,), in their order; `limit` takes
+    the first ones. A finished evaluation of the same hash is read, unless `fresh`; an unfinished
+    one is gone on with on `resume`, else begun anew. The model comes back as it was.
 
     Raises BadValueError where model, images, attacks and threats do not fit together, and, after
     the other attacks have run, BrokenPluginError for an attack that failed.
     """
     progress = progress or Unwatched()
-    require_fit(attacks, threats, len(images.classes))
-    if batch_size < 1:
-        raise BadValueError(f"batch size {batch_size} is too small; it must be at least 1")
-    ids = order(images.labels, seed, limit)
+    points = prepare(images, attacks, threats, seed, limit, ids, batch_size, device)
     origin = {
         "model": model_name,
         "model_hash": model_hash,
         "seed": seed,
         "data": data,
         "part": part,
-        "limit": limit if len(ids) == limit else None,
+        "limit": len(points) if ids is not None or len(points) == limit else None,
+        "named": ids is not None,
         "classes": tuple(images.classes),
     }
-    boxed = any(math.isfinite(threat.low) for threat in threats)
-    points = Points(images, ids, pick_device(device), boxed)
     records: list[EvalRecord] = []
     failures: list[BrokenPluginError] = []
     with lent(model, points.device):
@@ -81,6 +79,25 @@ def evaluate(
     if failures:
         raise failures[0]
     return records
+
+
+def prepare(
+    images: Images,
+    attacks: Sequence[Attack],
+    threats: Sequence[ThreatModel],
+    seed: int,
+    limit: int | None,
+    ids: Ids | None,
+    batch_size: int,
+    device: str,
+) -> Points:
+    """Choose the points to attack. Raises BadValueError where something asked for does not fit."""
+    require_fit(attacks, threats, len(images.classes))
+    if batch_size < 1:
+        raise BadValueError(f"batch size {batch_size} is too small; it must be at least 1")
+    chosen = order(images.labels, seed, limit, ids)
+    boxed = any(math.isfinite(threat.low) for threat in threats)
+    return Points(images, chosen, pick_device(device), boxed)
 
 
 def require_fit(attacks: Sequence[Attack], threats: Sequence[ThreatModel], classes: int) -> None:

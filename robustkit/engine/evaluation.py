@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import torch
+from typing import Any
 
 from robustkit.analysis.statistics import rate
 from robustkit.data.images import remark_of
 from robustkit.engine import checks
 from robustkit.engine.attacking import Attacker
-from robustkit.engine.blocks import Partial, blocks
+from robustkit.engine.blocks import Partial
 from robustkit.engine.identity import hash_evaluation
 from robustkit.engine.provenance import now, provenance
 from robustkit.engine.subject import Subject
 from robustkit.engine.tally import Tally
+from robustkit.engine.work import EvalProgress, attack_points
 from robustkit.errors import BadValueError
 from robustkit.interfaces import Attack
 from robustkit.records import EvalPoints, EvalRecord, Gallery, RunFolder, Threat, stem
 from robustkit.threat import ThreatModel
-
-
-class EvalProgress(Protocol):
-    """Who watches an evaluation."""
-
-    def update(self, attack: str, part: str, done: int, total: int, bound: float) -> None:
-        """Hear that `done` of `total` units of an attack are done, and at most `bound` robust."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Hear something worth a line."""
-        ...
-
-
-class Unwatched:
-    """The progress of an evaluation that nobody watches."""
-
-    def update(self, attack: str, part: str, done: int, total: int, bound: float) -> None:
-        pass
-
-    def note(self, line: str) -> None:
-        pass
 
 
 @dataclass
@@ -63,10 +38,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         self.classes = len(self.origin["classes"])
         points = self.subject.points
-        which = {"n": len(points), "pixels": points.hash()}
-        which |= {key: self.origin[key] for key in ("data", "part")}
         self.hash = hash_evaluation(
-            self.attack, self.threat, self.origin["seed"], which, self.origin["model_hash"]
+            self.attack, self.threat, len(points), points.hash(), self.origin
         )
         name = stem(self.attack.name, self.threat.norm, self.threat.eps, self.hash)
         self.path = self.folder.evaluations / name
@@ -103,38 +76,8 @@ class Evaluation:
             batch_size,
             self.progress.note,
         )
-        for number, where in enumerate(blocks(len(points))):
-            block = None
-            for place, part in enumerate(parts):
-                tick = self._ticker(tally, where, place, part)
-                rows = tally.open(where)
-                step = partial.get(number, place)
-                if step is None or not np.array_equal(step.rows, rows):
-                    if not len(rows):
-                        continue
-                    block = block or points.block(where)
-                    on_device = torch.from_numpy(rows).to(points.device)
-                    step = attacker.step(part, block, on_device, tick)
-                    partial.keep(number, place, step)
-                tally.add(where, place, step)
-                tick(len(rows), 0)
+        attack_points(self.attack.name, attacker, points, tally, partial, self.progress)
         return tally
-
-    def _ticker(
-        self, tally: Tally, where: slice, place: int, part: Attack
-    ) -> Callable[[int, int], None]:
-        """Give what tells the progress of one step: rows that are done, and broken of them."""
-        n, parts = len(self.subject.points), len(tally.attacks)
-        size, rows = where.stop - where.start, len(tally.open(where))
-        before = where.start * parts + place * size
-
-        def tick(done: int, broken: int) -> None:
-            units = before + (size * done // rows if rows else size)
-            # What a search for the smallest perturbation breaks may be broken already.
-            bound = float(tally.robust.sum() - (0 if tally.smallest else broken)) / n
-            self.progress.update(self.attack.name, part.name, units, n * parts, bound)
-
-        return tick
 
     def _record(self, tally: Tally, started: str) -> EvalRecord:
         subject, parts = self.subject, tally.parts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,16 +37,20 @@ def hash_tensors(*tensors: Tensor) -> str:
 
 
 def hash_evaluation(
-    attack: Attack, threat: ThreatModel, seed: int, points: dict[str, Any], model_hash: str
+    attack: Attack, threat: ThreatModel, n: int, pixels: str, origin: Mapping[str, Any]
 ) -> str:
-    """Give the 8 hexadecimal digits that name an evaluation's files."""
+    """Give the 8 hexadecimal digits that name an evaluation's files.
+
+    `pixels` is the hash of its n points, `origin` what its record says of model, data and seed.
+    """
+    points = {"n": n, "pixels": pixels, "data": origin["data"], "part": origin["part"]}
     return digest(
         {
             "attack": attack.dump(),
             "threat": Threat.of(threat).model_dump(mode="json"),
-            "seed": seed,
+            "seed": origin["seed"],
             "points": points,
-            "model": model_hash,
+            "model": origin["model_hash"],
         }
     )
 

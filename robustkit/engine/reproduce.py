@@ -13,12 +13,12 @@ from robustkit.analysis.statistics import rate
 from robustkit.catalog import build, installed
 from robustkit.engine.device import pick_device
 from robustkit.engine.evaluate import evaluate
-from robustkit.engine.evaluation import EvalProgress
 from robustkit.engine.fit import fit
 from robustkit.engine.identity import hash_module
 from robustkit.engine.loop import Progress
 from robustkit.engine.provenance import provenance
 from robustkit.engine.resolve import resolve, start
+from robustkit.engine.work import EvalProgress
 from robustkit.errors import BadValueError, TrainingStoppedError
 from robustkit.models.files import load_model
 from robustkit.recipe import Recipe
