@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustkit.component import Component, State, slot
-    from robustkit.errors import BadValueError, RobustkitError
+    from robustkit.errors import BadValueError, RobustkitError, UnknownNameError
     from robustkit.hookspecs import hookimpl
     from robustkit.interfaces import (
         Architecture,
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "robustkit.component": ("Component", "State", "slot"),
-    "robustkit.errors": ("BadValueError", "RobustkitError"),
+    "robustkit.errors": ("BadValueError", "RobustkitError", "UnknownNameError"),
     "robustkit.hookspecs": ("hookimpl",),
     "robustkit.interfaces": (
         "Architecture",
@@ -76,6 +76,7 @@ __all__ = [
     "Terms",
     "ThreatModel",
     "Trainer",
+    "UnknownNameError",
     "Victim",
     "__version__",
     "hookimpl",

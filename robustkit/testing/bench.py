@@ -15,6 +15,7 @@ from robustkit.engine.kit import TrainingKit
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim, frozen
 from robustkit.interfaces import Attack, Batch, Clock, Generator
+from robustkit.models.common import Classifier
 from robustkit.testing.core import require
 from robustkit.threat import ThreatModel
 
@@ -66,17 +67,20 @@ def nearest_classes(x: Tensor, y: Tensor) -> Tensor:
 
 
 def conv_model() -> nn.Module:
-    """Give a small convolutional model with batch norm and dropout, of fixed weights."""
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5),
-        nn.Flatten(), nn.Linear(256, CLASSES),
+    """Give a small convolutional model with batch norm and dropout, of fixed weights.
+
+    Like robustkit's own, it has `features` and `head`.
+    """
+    features = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten()
     )  # fmt: skip
+    model = Classifier(features, nn.Linear(256, CLASSES))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if value.is_floating_point():
                 value.copy_(torch.rand(value.shape, generator=generator) - 0.5)
-                value.add_(1.0 if "running_var" in name or name == "1.weight" else 0.0)
+                value.add_(1.0 if "running_var" in name or name == "features.1.weight" else 0.0)
     return model.eval()
 
 

@@ -61,8 +61,9 @@ def _start(subject: Subject, **options: Component) -> tuple[Trainer, nn.Module, 
     for _, part in trainer.tree():
         part.prepare(BenchKit())
     model = conv_model().train()
-    for layer in model.children():
-        layer.train(not isinstance(layer, nn.Dropout))
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.eval()
     return trainer, model, batch_of(*conv_points())
 
 
@@ -204,13 +205,19 @@ def losses_exchanged(subject: Subject) -> None:
 
 
 def attacks_exchanged(subject: Subject) -> None:
-    """Another attack in place of its own moves the points, or some of them, by way of the kit."""
+    """Another attack in place of its own moves the points, or some of them, by way of the kit.
+
+    It may move what the model makes of them inside, instead.
+    """
     trainer, _, _ = _start(subject)
     for option in _options(trainer, Attack):
         other, model, batch = _start(subject, **{option: BeyondTheBall()})
         moved = _moved(other, model, _soft(batch))
         there = moved.x == THREAT.project(batch.x + 2 * THREAT.eps, batch.x)
-        right = (there | (moved.x == batch.x)).all() and there.flatten(1).all(1).any()
+        right = bool((there | (moved.x == batch.x)).all() and there.flatten(1).all(1).any())
+        if moved.shift is not None:  # cut to the linf ball, the same everywhere
+            largest = moved.shift.amax()
+            right = bool(largest > 0) and torch.allclose(moved.shift, largest)
         require(right, f"points are not where another attack as '{option}' is")
 
 

@@ -126,6 +126,14 @@ class Elsewhere(nn.Module):
             return partial(self._call, name)
         return super().__getattr__(name)
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """Give a layer of the model by its path there."""
+        return self.model.get_submodule(target)
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
+        """Give the layers of the model by their paths there."""
+        return self.model.named_modules(*args, **kwargs)
+
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
         """Give the weights where they are now, under the model's names."""
         return self._now(self.model.named_parameters(*args, **kwargs))

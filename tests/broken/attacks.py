@@ -178,7 +178,7 @@ class ShiftsWeights(After):
 @breaks("model-left-alone", "buffers")
 class ShiftsStatistics(After):
     def after(self, x_adv, x, y, threat, victim):
-        victim.model[1].running_mean.add_(1e-3)
+        victim.model.features[1].running_mean.add_(1e-3)
         return x_adv
 
 

@@ -1,0 +1,25 @@
+"""Learning with adversary: the attacks and the trainers of Huang et al. 2015."""
+
+from __future__ import annotations
+
+from robustkit import hookimpl
+
+
+@hookimpl
+def register_attacks() -> dict[str, str]:
+    attacks = "robustkit_plugins.learning_with_adversary.attacks"
+    return {
+        "adv-alpha": f"{attacks}:AdvAlpha",
+        "adv-loss": f"{attacks}:AdvLoss",
+        "adv-loss-sign": f"{attacks}:AdvLossSign",
+    }
+
+
+@hookimpl
+def register_trainers() -> dict[str, str]:
+    trainers = "robustkit_plugins.learning_with_adversary.trainers"
+    return {
+        "goodfellow": f"{trainers}:Goodfellow",
+        "lwa": f"{trainers}:LWA",
+        "lwa-representation": f"{trainers}:LWARepresentation",
+    }
