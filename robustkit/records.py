@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA = 1
+FIXED = "fixed"
+"""The name of the attack that shows images made beforehand; no attack is found under it."""
 Arrays = TypeVar("Arrays", "EvalPoints", "Gallery")
 
 
@@ -205,6 +207,12 @@ class EvalRecord(Record):
     def stem(self) -> str:
         """The file's name without its ending."""
         return stem(self.attack["name"], self.threat.norm, self.threat.eps, self.hash)
+
+    @property
+    def transferred(self) -> bool:
+        """Whether images were shown that were made on another model, or nobody knows on which."""
+        fixed = self.attack.get("name") == FIXED
+        return fixed and self.attack.get("model_hash") != self.model_hash
 
     @property
     def valid(self) -> bool:

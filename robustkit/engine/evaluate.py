@@ -59,7 +59,7 @@ def evaluate(
         "seed": seed,
         "data": data,
         "part": part,
-        "limit": len(points) if ids is not None or len(points) == limit else None,
+        "limit": points.limit,
         "named": ids is not None,
         "classes": tuple(images.classes),
     }
@@ -97,7 +97,8 @@ def prepare(
         raise BadValueError(f"batch size {batch_size} is too small; it must be at least 1")
     chosen = order(images.labels, seed, limit, ids)
     boxed = any(math.isfinite(threat.low) for threat in threats)
-    return Points(images, chosen, pick_device(device), boxed)
+    some = len(chosen) if ids is not None or len(chosen) == limit else None
+    return Points(images, chosen, pick_device(device), boxed, some)
 
 
 def require_fit(attacks: Sequence[Attack], threats: Sequence[ThreatModel], classes: int) -> None:

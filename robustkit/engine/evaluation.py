@@ -12,13 +12,14 @@ from robustkit.data.images import remark_of
 from robustkit.engine import checks
 from robustkit.engine.attacking import Attacker
 from robustkit.engine.blocks import Partial
+from robustkit.engine.fixed import Fixed
 from robustkit.engine.identity import hash_evaluation
 from robustkit.engine.provenance import now, provenance
 from robustkit.engine.subject import Subject
 from robustkit.engine.tally import Tally
 from robustkit.engine.work import EvalProgress, attack_points
 from robustkit.errors import BadValueError
-from robustkit.interfaces import Attack
+from robustkit.interfaces import Attack, Images
 from robustkit.records import EvalPoints, EvalRecord, Gallery, RunFolder, Threat, stem
 from robustkit.threat import ThreatModel
 
@@ -84,11 +85,9 @@ class Evaluation:
         n = len(subject.points)
         clean = rate(int(tally.correct.sum()), n)
         confusion = tally.confusion(tally.clean, self.classes)
-        remarks = list(self.attack.remarks(self.classes, self.threat))
-        if self.threat.norm == "none":
-            remarks.append("perturbations are not bounded by a norm: no ball was checked")
-        if remark := remark_of(subject.points.images):
-            remarks.append(remark)
+        remarks = remarks_of(self.attack, self.threat, subject.points.images)
+        if isinstance(self.attack, Fixed):
+            remarks.append(self.attack.remark(self.origin["model_hash"]))
         warnings = [*subject.warnings, *checks.near_chance(clean, confusion)]
         for place, part in enumerate(parts):
             warnings += checks.rejections(part, tally.largest(place), str(self.threat))
@@ -128,6 +127,14 @@ class Evaluation:
             gallery.write(self.folder.gallery(record.stem))
         points.write(self.path.with_name(record.stem + ".npz"))
         record.write(self.path.with_name(record.stem + ".json"))
+
+
+def remarks_of(attack: Attack, threat: ThreatModel, images: Images) -> list[str]:
+    """Say in what an attack on images differs from what the names of both promise."""
+    remarks = list(attack.remarks(len(images.classes), threat))
+    if threat.norm == "none":
+        remarks.append("perturbations are not bounded by a norm: no ball was checked")
+    return [*remarks, remark] if (remark := remark_of(images)) else remarks
 
 
 def finished(path: Path) -> EvalRecord | None:

@@ -30,6 +30,8 @@ class Points:
     device: torch.device
     boxed: bool
     """Whether pixels must lie in [0, 1]."""
+    limit: int | None = None
+    """How many were asked for; None for all that are labelled."""
 
     def __len__(self) -> int:
         return len(self.ids)
