@@ -9,7 +9,18 @@ import typer
 from typer.core import TyperGroup
 
 from robustkit import __version__
-from robustkit.cli import data, demo, evaluate, models, plugins, report, reproduce, train, zoo
+from robustkit.cli import (
+    attack,
+    data,
+    demo,
+    evaluate,
+    models,
+    plugins,
+    report,
+    reproduce,
+    train,
+    zoo,
+)
 from robustkit.errors import RobustkitError, nearest
 
 
@@ -88,6 +99,7 @@ def root(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("attack")(attack.attack)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(plugins.app, name="plugins")

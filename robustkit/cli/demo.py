@@ -20,7 +20,7 @@ def demo(
 
     Interrupted, the same command goes on where it was.
     """
-    from robustkit.cli import evaluate, report, train
+    from robustkit.cli import evaluate, report, sources, train
     from robustkit.models.files import load_model
     from robustkit.records import RunFolder
 
@@ -34,8 +34,8 @@ def demo(
     for attack, threats in (("pgd", sizes), ("autoattack", [threat])):
         evaluate.run(
             loaded,
-            evaluate.test_part(loaded.record["data"]),
-            evaluate.build_attacks([attack], []),
+            sources.test_part(loaded.record["data"]),
+            sources.build_attacks([attack], []),
             threats,
             folder,
             name=str(folder.model),

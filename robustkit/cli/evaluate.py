@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustkit.cli import options
-from robustkit.errors import BadValueError, UnknownNameError
+from robustkit.cli import fixed, options
+from robustkit.cli.sources import TestPart, build_attacks, find_model, given_by, load
+from robustkit.errors import BadValueError
 
 if TYPE_CHECKING:
-    from robustkit.interfaces import Attack, Images
+    from robustkit.engine.blocks import Ids
+    from robustkit.interfaces import Attack
     from robustkit.models.files import LoadedModel
     from robustkit.records import EvalRecord, RunFolder
     from robustkit.threat import ThreatModel
 
-
-BATCH_SIZE = 128
+DEFAULT = "autoattack"
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model file, a run folder, or zoo:NAME.")],
+    model: options.Model,
     attack: Annotated[
-        str, typer.Option("--attack", help="Attacks, as a,b; each attacks every point.")
-    ] = "autoattack",
-    norm: Annotated[
-        str, typer.Option("--norm", help="linf or l2; the model's own if absent.")
-    ] = "",
-    eps: Annotated[
-        str, typer.Option("--eps", help="Sizes, as 4/255,8/255; the model's own if absent.")
-    ] = "",
+        str | None,
+        typer.Option(
+            "--attack", help="Attacks, as a,b; each attacks every point. autoattack if absent."
+        ),
+    ] = None,
+    shown: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Show the images of this set instead (see robustkit attack); data, points and"
+            " threat are its own.",
+        ),
+    ] = None,
+    norm: options.Norm = "",
+    eps: options.Sizes = "",
     box: options.Box = "",
     dataset: options.Dataset = "",
     data: options.DataPath = "",
     classes: options.Classes = "",
     arch: options.Arch = "",
-    mean: Annotated[
-        str, typer.Option("--mean", help="Normalisation of bare weights: 0.49,0.48,0.45.")
-    ] = "",
-    std: Annotated[str, typer.Option("--std", help="As --mean; of pixels in [0, 1].")] = "",
-    unsafe: Annotated[
-        bool, typer.Option("--unsafe", help="Run whatever the file holds: only if you trust it.")
-    ] = False,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Test points; all if absent.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of order and attacks.")] = 0,
+    mean: options.Mean = "",
+    std: options.Std = "",
+    unsafe: options.Unsafe = False,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
     settings: options.Settings = [],  # noqa: B006 - typer copies it
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Points at a time; verdicts don't depend.")
-    ] = BATCH_SIZE,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; the model's own if absent.")
     ] = None,
@@ -67,41 +66,31 @@ def evaluate(
     file may hold bare weights (.pt, .pth, .safetensors; give --arch), or a program of torch.export
     (.pt2), TorchScript or ONNX; such files need --dataset, --norm and --eps.
     """
-    from robustkit.models.files import Given, load_model
     from robustkit.records import RunFolder
     from robustkit.report import collect, terminal
 
-    path = find_model(model)
-    of_model = [setting for setting in settings if setting.startswith("model.")]
-    attacks = build_attacks(
-        options.split_list(attack), [setting for setting in settings if setting not in of_model]
-    )
-    folder = RunFolder(out) if out else folder_of(path)
+    made = fixed.read(shown, attack, settings) if shown else None
+    names = options.split_list(DEFAULT if attack is None else attack)
+    attacks = [] if made else build_attacks(names, settings)
+    folder = RunFolder(out) if out else folder_of(find_model(model))
     options.require_writable(folder.path)
-    given = Given(
-        options.architecture(arch, of_model),
-        mean=options.numbers("--mean", mean),
-        std=options.numbers("--std", std),
-        unsafe=unsafe,
-    )
-    part = test_part({"name": dataset}, data, classes) if dataset else None
-    if part:
-        given = replace(given, shape=part.images.shape, classes=tuple(part.images.classes))
-    loaded = load_model(path, "cpu", given)
-    threats = threats_of(loaded, norm, eps, model, box)
-    if not part:
-        own = loaded.record.get("data")
-        if not own:
-            raise BadValueError(f"'{model}' does not say what data it is for: give --dataset NAME")
-        part = test_part(own, data, classes)
+    own: dict[str, Any] = {"name": dataset} if dataset else {}
+    record = made.record if made else None
+    if shown and record:
+        fixed.require_agreement(shown, record, dataset, classes, norm, eps, box)
+        own, classes = record.data, ""
+    given = given_by(arch, settings, mean, std, unsafe)
+    loaded, part = load(model, given, own, data, classes)
+    threats = [record.threat.model()] if record else threats_of(loaded, norm, eps, model, box)
     run(
         loaded,
         part,
-        attacks,
+        [fixed.attack_of(made, part.images)] if made else attacks,
         threats,
         folder,
         name=model,
         limit=limit,
+        ids=made.ids if made else None,
         seed=seed,
         batch_size=batch_size,
         resume=resume,
@@ -110,24 +99,6 @@ def evaluate(
     )
     terminal.show(collect([folder.path]))
     print(f"next: robustkit report {folder.path}")
-
-
-class TestPart(NamedTuple):
-    """A data set's test part, and the table that makes the data set again."""
-
-    data: dict[str, Any]
-    images: Images
-
-
-def test_part(own: dict[str, Any], place: str = "", classes: str = "") -> TestPart:
-    """Load the test part of a data set: of its files at `place`, and only of some classes."""
-    from robustkit.catalog import build
-    from robustkit.recipe import override
-
-    table = override({"data": own}, options.data_settings("", place, own))
-    table, _ = options.narrowed(table, [], classes, None)
-    dataset = build("dataset", table["data"])
-    return TestPart(dataset.dump(), dataset.split("test"))
 
 
 def run(
@@ -139,8 +110,9 @@ def run(
     *,
     name: str,
     limit: int | None = None,
+    ids: Ids | None = None,
     seed: int = 0,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = options.BATCH_SIZE,
     resume: bool = False,
     fresh: bool = False,
     device: str = "auto",
@@ -150,16 +122,10 @@ def run(
     from robustkit.engine.evaluate import evaluate as attack_model
     from robustkit.engine.identity import hash_module
 
-    images = part.images
-    if images.shape != loaded.shape:
-        model_shape, data_shape = ("x".join(map(str, s)) for s in (loaded.shape, images.shape))
-        raise BadValueError(
-            f"'{name}' is for images of {model_shape}, the data set has {data_shape}"
-        )
     with EvalProgress() as progress:
         return attack_model(
             loaded.module,
-            images,
+            part.images,
             attacks,
             threats,
             folder=folder,
@@ -169,22 +135,13 @@ def run(
             classes=loaded.classes,
             seed=seed,
             limit=limit,
+            ids=ids,
             batch_size=batch_size,
             device=device,
             resume=resume,
             fresh=fresh,
             progress=progress,
         )
-
-
-def find_model(text: str) -> Path:
-    """Find a model's file: zoo:NAME, a run folder, or the file itself."""
-    if text.startswith("zoo:"):
-        from robustkit.cli.zoo import weights_of
-
-        return weights_of(text.removeprefix("zoo:"))
-    path = Path(text)
-    return path / "model.pt" if path.is_dir() else path
 
 
 def folder_of(path: Path) -> RunFolder:
@@ -196,22 +153,6 @@ def folder_of(path: Path) -> RunFolder:
     return RunFolder(Path("runs") / f"eval-{path.stem}-{digest(str(path.absolute()))}")
 
 
-def build_attacks(names: list[str], settings: list[str]) -> list[Attack]:
-    """Build attacks by name with their options; every setting must belong to one of them."""
-    from robustkit.catalog import build
-    from robustkit.recipe import override, parse_override
-
-    if not names:
-        raise BadValueError("--attack names no attack")
-    tables: dict[str, Any] = {name: {"name": name} for name in names}
-    for path, value in map(parse_override, settings):
-        owner, _, option = path.partition(".")
-        if owner not in tables or not option:
-            raise UnknownNameError("attack", owner, tables, "--set is written ATTACK.option=value")
-        tables[owner] = override({"data": tables[owner]}, [(f"data.{option}", value)])["data"]
-    return [build("attack", table) for table in tables.values()]
-
-
 def threats_of(
     loaded: LoadedModel, norm: str, eps: str, name: str, box: str = ""
 ) -> list[ThreatModel]:
@@ -219,14 +160,14 @@ def threats_of(
 
     The box is [0, 1] where neither says anything.
     """
-    from robustkit.threat import ThreatModel, parse_eps, parse_norm
+    from robustkit.threat import ThreatModel, parse_norm
 
     own = loaded.record.get("threat") or {}
     norm = norm or own.get("norm", "")
     same_norm = own and parse_norm(norm) == own["norm"]
-    sizes = options.split_list(eps) or ([str(own["eps"])] if same_norm else [])
+    sizes = options.sizes(eps or (str(own["eps"]) if same_norm else ""))
     missing = [flag for flag, value in (("--norm", norm), ("--eps", sizes)) if not value]
     if missing:
         raise BadValueError(f"'{name}' does not say its threat model: give {' and '.join(missing)}")
     low, high = options.box(box) if box else (float(own.get("low", 0)), float(own.get("high", 1)))
-    return [ThreatModel(parse_norm(norm), parse_eps(size), low, high) for size in sizes]
+    return [ThreatModel(parse_norm(norm), size, low, high) for size in sizes]

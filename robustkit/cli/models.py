@@ -30,7 +30,7 @@ def models(
 
 
 def _show_file(model: str, arch: str) -> None:
-    from robustkit.cli.evaluate import find_model
+    from robustkit.cli.sources import find_model
     from robustkit.models.files import Given, load_model
     from robustkit.records import Threat
     from robustkit.report.words import component

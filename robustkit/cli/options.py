@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -39,12 +40,32 @@ Arch = Annotated[
         " module:callable, called with (shape, classes).",
     ),
 ]
+Mean = Annotated[str, typer.Option("--mean", help="Normalisation of bare weights: 0.49,0.48,0.45.")]
+Std = Annotated[str, typer.Option("--std", help="As --mean; of pixels in [0, 1].")]
+Unsafe = Annotated[
+    bool, typer.Option("--unsafe", help="Run whatever the file holds: only if you trust it.")
+]
+Model = Annotated[str, typer.Argument(help="A model file, a run folder, or zoo:NAME.")]
+Norm = Annotated[str, typer.Option("--norm", help="linf or l2; the model's own if absent.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Test points; all if absent.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of order and attacks.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Points at a time; verdicts don't depend.")
+]
+BATCH_SIZE = 128
 Box = Annotated[
     str,
     typer.Option(
         "--box",
         metavar="on|off",
         help="off: perturbed pixels may leave [0, 1]. The model's or recipe's own if absent.",
+    ),
+]
+Sizes = Annotated[
+    str,
+    typer.Option(
+        "--eps",
+        help="Sizes, as 4/255,8/255, or start:stop:step, as 0:4:0.25; the model's own if absent.",
     ),
 ]
 Settings = Annotated[
@@ -137,6 +158,37 @@ def own_code(target: str) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     allow_code(target)
+
+
+MOST_SIZES = 1000
+"""Of a range; more are a slip of the pen."""
+
+
+def sizes(text: str) -> list[float]:
+    """Read perturbation sizes, as 4/255,8/255 or start:stop:step, the stop included; each once.
+
+    Those of a range are exact to rounding. Raises BadValueError.
+    """
+    found = (size for part in split_list(text) for size in _size_range(part))
+    return list(dict.fromkeys(found))
+
+
+def _size_range(text: str) -> list[float]:
+    from robustkit.threat import parse_eps
+
+    if ":" not in text:
+        return [parse_eps(text)]
+    parts = text.split(":")
+    finite = all(math.isfinite(parse_eps(part)) for part in parts)
+    if not finite or len(parts) != 3:
+        raise BadValueError(f"--eps '{text}' is no range; write start:stop:step, as 0:4:0.25")
+    start, stop, step = map(Fraction, parts)
+    if step == 0 or stop < start:
+        raise BadValueError(f"--eps '{text}' goes nowhere; write start:stop:step, as 0:4:0.25")
+    steps = (stop - start) // step
+    if steps >= MOST_SIZES:
+        raise BadValueError(f"--eps '{text}' is {steps + 1} sizes; at most {MOST_SIZES} are taken")
+    return [float(start + i * step) for i in range(steps + 1)]
 
 
 def box(text: str) -> tuple[float, float]:

@@ -90,6 +90,6 @@ def require_same_data(made: AdversarialSet, images: Images) -> None:
     if (differ := made.labels != labels).any():
         first = differ.argmax()
         raise BadValueError(
-            f"the set is of other data: for point {made.ids[first]} it has label"
-            f" {made.labels[first]}, the data set {labels[first]}; so for {differ.sum()} of {len(made)}"
+            f"the set is of other data: {differ.sum()} of its {len(made)} labels differ, first that"
+            f" of point {made.ids[first]}, {made.labels[first]} and not {labels[first]}"
         )

@@ -10,6 +10,7 @@ from robustkit.records import EvalRecord, PartRecord, Provenance, Rate
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.measures import WorstCase, smallest_sizes, worst_cases
 from robustkit.report.words import (
+    attack_name,
     component,
     duration,
     label,
@@ -50,13 +51,17 @@ class Part:
 
 
 def headline(run: Run) -> Evaluation | None:
-    """Choose the evaluation a verdict is about: the run's threat, autoattack, the lowest number."""
+    """Choose the evaluation a verdict is about: the run's threat, autoattack, the lowest number.
+
+    Images that were made on another model say least of what this one withstands.
+    """
     threat = run.record and run.record.threat
 
-    def order(evaluation: Evaluation) -> tuple[bool, bool, bool, bool, float]:
+    def order(evaluation: Evaluation) -> tuple[bool, bool, bool, bool, bool, float]:
         record = evaluation.record
         return (
             not record.valid,
+            record.transferred,
             math.isinf(record.threat.eps),
             threat is not None and record.threat != threat,
             record.attack.get("name") != "autoattack",
@@ -74,7 +79,7 @@ def verdict(run: Run) -> str:
     record = chosen.record
     points = f"{record.robust.n} {plain(record.part)} points"
     clean = f"clean {with_interval(record.clean)}"
-    attack = plain(record.attack.get("name", "?"))
+    attack = attack_name(record)
     if math.isinf(record.threat.eps):
         size = median_size(chosen)
         found = f"Median smallest {record.threat.norm} perturbation {size}"
@@ -161,7 +166,7 @@ def _order(record: EvalRecord, worst: bool) -> tuple[str, str, float, bool]:
 
 def _worst_row(worst: WorstCase) -> tuple[tuple[str, str, float, bool], Row]:
     records = [evaluation.record for evaluation in worst.evaluations]
-    names = ", ".join(plain(record.attack.get("name", "?")) for record in records)
+    names = ", ".join(attack_name(record) for record in records)
     return _order(records[0], True), Row(
         attack="worst case",
         options=f"robust by all of {names}, on the same points",
@@ -180,7 +185,7 @@ def _row(evaluation: Evaluation) -> tuple[tuple[str, str, float, bool], Row]:
     record = evaluation.record
     endless = math.isinf(record.threat.eps)
     return _order(record, False), Row(
-        attack=plain(record.attack.get("name", "?")),
+        attack=attack_name(record),
         options=options(record.attack),
         threat=threat_text(record.threat),
         n=record.robust.n,
@@ -276,7 +281,12 @@ def _many(n: int, noun: str, plural: str) -> str:
 
 def evaluation_origins(record: EvalRecord) -> list[tuple[str, str]]:
     """Give where an evaluation's numbers come from, as (name, value)."""
-    limit = f", first {record.limit} in seeded order" if record.limit else ""
+    some = (
+        f"{record.limit} named by their ids"
+        if record.named
+        else f"first {record.limit} in seeded order"
+    )
+    limit = f", {some}" if record.limit else ""
     return [
         ("Model", f"{plain(record.model)} (weights {plain(record.model_hash)})"),
         ("Data", f"{component(record.data)}, {plain(record.part)} part{limit}"),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from robustkit.records import EvalRecord, Rate, Threat
+from robustkit.records import FIXED, EvalRecord, Rate, Threat
 
 
 def plain(value: object) -> str:
@@ -68,4 +68,14 @@ def _value(value: Any) -> str:
 
 def label(record: EvalRecord) -> str:
     """Name an evaluation: attack and threat."""
-    return f"{plain(record.attack.get('name', '?'))} {threat_text(record.threat)}"
+    return f"{attack_name(record)} {threat_text(record.threat)}"
+
+
+def attack_name(record: EvalRecord) -> str:
+    """Name an attack; images that were made beforehand by what made them, and on which model."""
+    name, made = record.attack.get("name", "?"), record.attack.get("attack")
+    if name != FIXED:
+        return plain(name)
+    if not isinstance(made, Mapping):
+        return f"fixed images {plain(record.attack.get('digest', ''))}"
+    return f"{plain(made.get('name', '?'))} made on {plain(record.attack.get('model'))}"
