@@ -67,11 +67,6 @@ class AdversarialSet:
         seen.update(self.x_adv.astype("<f4").tobytes())
         return seen.hexdigest()[:8]
 
-    def first(self, n: int | None) -> Self:
-        """Give the set of its first n points; of all where n is None or more than there are."""
-        labels = None if self.labels is None else self.labels[:n]
-        return type(self)(self.ids[:n], labels, self.x_adv[:n], self.record)
-
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         import numpy as np

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from pydantic import Field, PrivateAttr
@@ -60,8 +60,7 @@ class Fixed(Attack):
         target: Tensor | None = None,
     ) -> Tensor:
         # The engine alone runs this attack, and its random numbers know which points they are for.
-        assert isinstance(rng, PointRng)
-        ids = rng.ids.cpu()
+        ids = cast(PointRng, rng).ids.cpu()
         places = torch.searchsorted(self._ids, ids).clamp(max=len(self._ids) - 1)
         if not torch.equal(self._ids[places], ids):
             raise BadValueError(f"set {self.digest} holds no image of some of these points")
@@ -83,7 +82,7 @@ def require_same_data(made: AdversarialSet, images: Images) -> None:
         its, theirs = ("x".join(map(str, s)) for s in (shape, images.shape))
         raise BadValueError(f"the set has images of {its}, the data set of {theirs}")
     if (last := int(made.ids.max())) >= len(images):
-        raise BadValueError(f"the set has an image of point {last}, the data set {len(images)}")
+        raise BadValueError(f"the set shows point {last}, the data set has only {len(images)}")
     if made.labels is None:
         return
     labels = images.labels.cpu().numpy()[made.ids]

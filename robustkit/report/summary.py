@@ -281,12 +281,9 @@ def _many(n: int, noun: str, plural: str) -> str:
 
 def evaluation_origins(record: EvalRecord) -> list[tuple[str, str]]:
     """Give where an evaluation's numbers come from, as (name, value)."""
-    some = (
-        f"{record.limit} named by their ids"
-        if record.named
-        else f"first {record.limit} in seeded order"
-    )
-    limit = f", {some}" if record.limit else ""
+    limit = f", first {record.limit} in seeded order" if record.limit else ""
+    if record.named:
+        limit = f", {record.limit} by their ids"
     return [
         ("Model", f"{plain(record.model)} (weights {plain(record.model_hash)})"),
         ("Data", f"{component(record.data)}, {plain(record.part)} part{limit}"),
