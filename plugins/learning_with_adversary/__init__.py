@@ -23,3 +23,13 @@ def register_trainers() -> dict[str, str]:
         "lwa": f"{trainers}:LWA",
         "lwa-representation": f"{trainers}:LWARepresentation",
     }
+
+
+@hookimpl
+def register_recipes() -> dict[str, str]:
+    names = ("goodfellow", "lwa", "lwa-representation")
+    return {
+        name: f"robustkit_plugins.learning_with_adversary:{name}.toml"
+        for method in names
+        for name in (method, f"{method}-mnist")
+    }
