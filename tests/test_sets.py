@@ -86,7 +86,7 @@ def test_a_set_breaks_on_another_model_what_its_sign_says(
     images = linear_images(second)
     made = make(tmp_path / "set.npz", first, images, Step(), threat)
     x, y = originals(images, made), images.labels.numpy()[made.ids]
-    assert np.array_equal(made.labels, y)
+    assert made.labels is not None and np.array_equal(made.labels, y)
     assert len(made) == 200
     # On the model that it was made on: by its sign, too.
     right, holds = ((lead(first, at) < 0) == y for at in (x, made.x_adv))

@@ -91,11 +91,11 @@ def attack(
 
 def print_result(record: SetRecord) -> None:
     """Say what the images do to the model that they were made on."""
-    from robustkit.report.words import component, with_interval
+    from robustkit.report.words import component, threat_text, with_interval
 
     fooled = record.clean.count - record.robust.count
     print(
-        f"{component(record.attack)}, {record.threat.model()}, on {record.robust.n} points of"
+        f"{component(record.attack)}, {threat_text(record.threat)}, on {record.robust.n} points of"
         f" {component(record.data)}: fools {record.model} on {fooled} of the {record.clean.count}"
         f" that it gets right; accuracy {with_interval(record.robust)}"
     )
