@@ -32,7 +32,6 @@ MODELS = {
     "mlp (784-1000-1000)": ({"name": "mlp"}, (1, 28, 28), 10),
     "lenet5": ({"name": "lenet5"}, (1, 28, 28), 10),
     "resnet18, width 16": ({"name": "resnet18", "width": 16}, (3, 32, 32), 10),
-    "resnet18, width 16, 100 classes": ({"name": "resnet18", "width": 16}, (3, 32, 32), 100),
 }
 Ways = dict[str, Callable[[], Tensor]]
 
