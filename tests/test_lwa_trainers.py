@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from robustkit import BadValueError, RobustkitError, Trainer
 from robustkit.catalog import build
 from robustkit.engine.victim import frozen
+from robustkit.errors import BrokenPluginError
 from robustkit.interfaces import Batch, Clock
 from robustkit.models.common import Classifier
 from robustkit.testing.bench import THREAT, BenchKit, batch_of, conv_model, conv_points
@@ -191,3 +192,15 @@ def test_the_inner_attack_is_any(name: str) -> None:
     assert trainer.attack.steps == 2
     there = moved(ready(trainer), conv_model(), points())
     assert there.shift is not None or not torch.equal(there.x, points().x)
+
+
+def test_an_attack_of_images_alone_fails_in_a_line_that_names_it() -> None:
+    with pytest.raises(BrokenPluginError, match="attack 'square' failed: ValueError"):
+        moved(ready(LWARepresentation(attack="square")), conv_model(), points())  # type: ignore[arg-type]
+
+
+def test_a_layer_that_no_pass_reaches_is_refused() -> None:
+    model = conv_model()
+    model.register_module("idle", nn.Linear(2, 2))
+    with pytest.raises(BadValueError, match="layer 'idle' is used 0 times in a pass, not once"):
+        Parts(model, "idle", points().x).lower(points().x)

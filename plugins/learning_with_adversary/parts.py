@@ -62,7 +62,9 @@ class Parts(nn.Module):
         return self._run(x, lambda out: out + shift)
 
     def check(self, x: Tensor) -> None:
-        """Raise BadValueError where something goes past the layer."""
+        """Raise BadValueError where something goes past the layer, as far as eval mode shows."""
+        if self.training or not self.layer:
+            return
         whole, inside = self.model(x), self.lower(x)
         try:
             parted = self(inside)
@@ -88,5 +90,8 @@ class Parts(nn.Module):
         with self.model.get_submodule(self.layer).register_forward_hook(hook):
             logits: Tensor = self.model(x)
         if calls != 1:
-            raise BadValueError(f"layer '{self.layer}' is used {calls} times in a pass, not once")
+            hint = "" if calls else " (a compiled model shows none of its layers)"
+            raise BadValueError(
+                f"layer '{self.layer}' is used {calls} times in a pass, not once{hint}"
+            )
         return logits

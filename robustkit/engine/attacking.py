@@ -15,8 +15,8 @@ from robustkit.engine import checks
 from robustkit.engine.blocks import Step
 from robustkit.engine.rng import PointRng
 from robustkit.engine.verdict import Judge, Verdicts, seeded
-from robustkit.engine.victim import CountingVictim
-from robustkit.errors import BadValueError, BrokenPluginError, RobustkitError
+from robustkit.engine.victim import CountingVictim, blamed
+from robustkit.errors import BadValueError, BrokenPluginError
 from robustkit.interfaces import Attack
 from robustkit.threat import ThreatModel
 
@@ -88,16 +88,9 @@ class Attacker:
         drop = not (self.crafting or math.isinf(self.threat.eps))
         victim = CountingVictim(self.model, len(rows), x.device, drop=drop)
         rng = PointRng(self.seed, part.name, ids)
-        try:
-            with torch.enable_grad(), seeded(x.device, self.seed, part.name, ids.tolist()):
-                proposal = part.perturb(victim, x.clone(), y.clone(), self.threat, rng)
-        except (RobustkitError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise BrokenPluginError(
-                f"attack '{part.name}' failed: {type(error).__name__}: {reason}"
-            ) from error
+        noise = seeded(x.device, self.seed, part.name, ids.tolist())
+        with blamed(part), torch.enable_grad(), noise:
+            proposal = part.perturb(victim, x.clone(), y.clone(), self.threat, rng)
         if not isinstance(proposal, Tensor) or proposal.shape != x.shape:
             got = tuple(getattr(proposal, "shape", ())) or type(proposal).__name__
             raise BrokenPluginError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustkit.engine.points import Points
 from robustkit.engine.presenting import Presenting
 from robustkit.engine.rng import PointRng
-from robustkit.engine.victim import CountingVictim
+from robustkit.engine.victim import CountingVictim, blamed
 from robustkit.engine.winograd import quick_passes
 from robustkit.interfaces import At, Attack, Batch, Clock, Generator, hard_labels
 from robustkit.threat import ThreatModel
@@ -45,7 +45,7 @@ class TrainingKit:
         victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
         rng = self.rng(batch, clock, f"{attack.name} {name}".strip())
         y = batch.y if attack.soft else hard_labels(batch.y)
-        with quick_passes(model):
+        with blamed(attack), quick_passes(model):
             x_adv = attack.perturb(victim, batch.x, y, threat, rng)
         return threat.project(x_adv.detach().to(batch.x), batch.x)
 

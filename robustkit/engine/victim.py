@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustkit.errors import BrokenPluginError, RobustkitError
+from robustkit.interfaces import Attack
+
 ROUNDING = 1e-5
 """A point is wrong beyond rounding where its margin is below -ROUNDING times its largest logit."""
 
@@ -107,3 +110,17 @@ def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
+
+
+@contextmanager
+def blamed(attack: Attack) -> Iterator[None]:
+    """Name the attack where its search fails: BrokenPluginError, in one line."""
+    try:
+        yield
+    except (RobustkitError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise BrokenPluginError(
+            f"attack '{attack.name}' failed: {type(error).__name__}: {reason}"
+        ) from error
