@@ -21,7 +21,17 @@ from rich.console import Console
 from robustkit.analysis.statistics import rate
 from robustkit.errors import BadValueError
 from robustkit.records import Gallery, PartRecord, RunFolder, Threat
-from robustkit.report import Run, collect, html, images, markdown, measures, summary, terminal
+from robustkit.report import (
+    Run,
+    accuracies,
+    collect,
+    html,
+    images,
+    markdown,
+    measures,
+    summary,
+    terminal,
+)
 from robustkit.report.comparison import compare
 
 HOSTILE = "</style></title><script>alert(1)</script>|[x](http://evil)\x1b[31m$\\frac$ \"'&"
@@ -165,7 +175,7 @@ def test_the_verdict_is_of_the_runs_own_threat_and_prefers_autoattack(tmp_path: 
     chosen = summary.headline(run)
     assert chosen is not None
     assert (chosen.record.attack["name"], chosen.record.threat.eps) == ("autoattack", 0.1)
-    worst = next(row for row in summary.rows(run) if row.attack == "worst case")
+    worst = next(row for row in accuracies.rows(run) if row.attack == "worst case")
     assert worst.robust is not None
     assert worst.robust.count < chosen.record.robust.count
     assert f"{summary.with_interval(worst.robust)} under all 2 attacks" in summary.verdict(run)
@@ -233,7 +243,7 @@ def test_with_and_without_the_box_are_two_curves_and_two_columns(tmp_path: Path)
     assert (closed.attack, opened.attack) == ("pgd", "pgd, no box")
     assert closed.eps == opened.eps == (0.0, 0.1, 0.2)
     assert [worst.evaluations for worst in measures.worst_cases(runs[0].evaluations)] == []
-    threats = [row.threat for row in summary.rows(runs[0])]
+    threats = [row.threat for row in accuracies.rows(runs[0])]
     assert threats == ["linf 0.1", "linf 0.2", "linf 0.1, no box", "linf 0.2, no box"]
     names = [column.name for column in compare(runs).columns]
     assert names == [f"pgd {threat}" for threat in sorted(threats)]
@@ -246,14 +256,14 @@ def test_smallest_perturbations_without_a_box_are_said_to_be(tmp_path: Path) -> 
     folder = write_run(tmp_path / "run")
     threat = Threat(norm="l2", eps=math.inf, low=-math.inf, high=math.inf)
     write_eval(folder, "fab-t", "l2", math.inf, threat=threat, parts=["fab-t"], shown=0)
-    (row,) = summary.rows(one(folder))
+    (row,) = accuracies.rows(one(folder))
     assert row.threat == "l2 smallest, no box"
 
 
 def test_smallest_perturbations_have_a_median_and_no_rate(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     _, points = write_eval(folder, "fab-t", "l2", math.inf, parts=["fab-t"], shown=0, n=41)
-    (row,) = summary.rows(one(folder))
+    (row,) = accuracies.rows(one(folder))
     sizes = np.sort(points.sizes[points.broken_by >= 0])
     assert row.robust is None
     assert row.smallest == f"median size {sizes[(len(sizes) - 1) // 2]:.4g}"

@@ -40,7 +40,8 @@ from robustkit.engine.identity import hash_module
 from robustkit.errors import BadValueError, BrokenPluginError
 from robustkit.interfaces import Attack
 from robustkit.report import collect
-from robustkit.report.summary import evaluation_origins, headline, rows
+from robustkit.report.accuracies import rows
+from robustkit.report.summary import evaluation_origins, headline
 from robustkit.sets import AdversarialSet
 from robustkit.threat import ThreatModel
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from robustkit.analysis.statistics import compare as paired
 from robustkit.records import Rate, digest
+from robustkit.report.accuracies import apart
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.measures import aligned, same_points
 from robustkit.report.summary import headline
-from robustkit.report.words import label, options, percent
+from robustkit.report.words import label, options, percent, told_apart
 
 
 @dataclass
@@ -46,20 +46,25 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Put runs side by side, with what keeps their numbers from being compared."""
+    """Put runs side by side, with what keeps their numbers from being compared.
+
+    Of attacks at many sizes there is a column where they are at the threat of a run's verdict.
+    """
     columns: dict[tuple[str, str], Column] = {}
+    told = {_key(evaluation) for run in runs for evaluation in apart(run)}
     for i, run in enumerate(runs):
         for evaluation in run.evaluations:
-            record = evaluation.record
-            if math.isinf(record.threat.eps) or not record.valid:
+            record, key = evaluation.record, _key(evaluation)
+            if key not in told or math.isinf(record.threat.eps) or not record.valid:
                 continue
-            key = (digest([record.attack, record.part]), str(record.threat.model()))
             column = columns.setdefault(key, Column(label(record), options(record.attack)))
             known = column.found.get(i)
             if known is None or known.record.robust.n < record.robust.n:
                 column.found[i] = evaluation
     ordered = sorted(columns.values(), key=lambda column: (column.name, column.options))
-    _tell_apart(ordered)
+    names = told_apart([(column.name, column.options) for column in ordered])
+    for column, name in zip(ordered, names, strict=True):
+        column.name = name
     chosen = [headline(run) for run in runs]
     return Comparison(
         runs=tuple(runs),
@@ -69,12 +74,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
     )
 
 
-def _tell_apart(columns: Sequence[Column]) -> None:
-    """Add the options to names that several columns share."""
-    names = Counter(column.name for column in columns)
-    for column in columns:
-        if names[column.name] > 1:
-            column.name += f" ({column.options or 'defaults'})"
+def _key(evaluation: Evaluation) -> tuple[str, str]:
+    record = evaluation.record
+    return digest([record.attack, record.part]), str(record.threat.model())
 
 
 def _notes(runs: Sequence[Run], column: Column) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustkit import __version__
-from robustkit.report import images, plots, summary, words
+from robustkit.report import accuracies, images, plots, summary, words
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.comparison import compare
 from robustkit.report.measures import Curve, class_rates, curves, worst_confusions
@@ -56,7 +56,7 @@ def render(runs: Sequence[Run]) -> str:
         "plain": words.plain,
     }
     together = [(run, curve) for run in runs for curve in curves(run.evaluations)]
-    galleries = sum(e.gallery is not None for run in runs for e in run.evaluations)
+    galleries = sum(e.gallery is not None for run in runs for e in accuracies.apart(run))
     return environment.get_template("template.html").render(
         title=runs[0].title if len(runs) == 1 else f"{len(runs)} runs compared",
         version=__version__,
@@ -73,11 +73,12 @@ def _run(run: Run, galleries: int) -> dict[str, Any]:
         "verdict": summary.verdict(run),
         "notices": summary.notices(run),
         "facts": summary.facts(run),
-        "rows": summary.rows(run),
+        "rows": accuracies.rows(run),
         "by_eps": list(_by_eps([(run, curve) for curve in curves(run.evaluations)], 1)),
+        "sweeps": accuracies.sweeps(run),
         "training": list(_training(run)),
         "epochs": run.epochs,
-        "evaluations": [_evaluation(e, e is best, galleries) for e in run.evaluations],
+        "evaluations": [_evaluation(e, e is best, galleries) for e in accuracies.apart(run)],
     }
 
 
@@ -102,23 +103,40 @@ def _evaluation(evaluation: Evaluation, is_best: bool, galleries: int) -> dict[s
 
 
 def _by_eps(found: Sequence[tuple[Run, Curve]], runs: int) -> Iterator[Figure]:
-    """Draw a chart a norm: of one run's curves, or of those of several runs together."""
-    for norm in dict.fromkeys(curve.norm for _, curve in found):
-        of_norm = [(run, curve) for run, curve in found if curve.norm == norm]
-        if len({run.name for run, _ in of_norm}) < min(runs, 2):
+    """Draw robust accuracy by size: of one run's curves, or of those of several runs together."""
+    for (norm, *attack), group in _together(found, runs).items():
+        if len({run.name for run, _ in group}) < min(runs, 2):
             continue
-        named = [
-            (f"{run.name}, {curve.attack}" if runs > 1 else curve.attack, curve)
-            for run, curve in of_norm
+        whose = [
+            f"{run.name}, {curve.attack}" if runs > 1 else curve.attack for run, curve in group
         ]
-        sizes = sorted({rate.n for _, curve in named for rate in curve.rates})
-        minimal = any(curve.minimal for _, curve in named)
+        names = words.told_apart(
+            [(name, curve.options) for name, (_, curve) in zip(whose, group, strict=True)]
+        )
+        if attack:
+            names = [run.name for run, _ in group]
+        curves = [curve for _, curve in group]
+        sizes = sorted({rate.n for curve in curves for rate in curve.rates})
+        minimal = any(curve.minimal for curve in curves)
         yield Figure(
-            plots.robustness_by_eps(named),
-            f"Robust accuracy by the size of the {norm} perturbation, from the clean accuracy at"
-            f" eps 0, on {_range(sizes)} points; the bands are 95 % intervals."
+            plots.robustness_by_eps(list(zip(names, curves, strict=True))),
+            f"Robust accuracy by the size of the {norm} perturbation"
+            f"{f' under {attack[0]}' if attack else ''}, from the clean accuracy at eps 0, on"
+            f" {_range(sizes)} points; the bands are 95 % intervals."
             + (" Steps follow from each point's smallest perturbation." if minimal else ""),
         )
+
+
+def _together(
+    found: Sequence[tuple[Run, Curve]], runs: int
+) -> dict[tuple[str, ...], list[tuple[Run, Curve]]]:
+    """Sort curves into charts: by norm, and by attack where several runs' would be too many."""
+    groups: dict[tuple[str, ...], list[tuple[Run, Curve]]] = {}
+    for run, curve in found:
+        many = sum(other.norm == curve.norm for _, other in found) > plots.DISTINCT
+        of_attack = (curve.attack, curve.options) if runs > 1 and many else ()
+        groups.setdefault((curve.norm, *of_attack), []).append((run, curve))
+    return groups
 
 
 def _range(sizes: Sequence[int]) -> str:

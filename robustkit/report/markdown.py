@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from robustkit.report import summary, words
+from robustkit.report.accuracies import Row, Sweep, apart, rows, sweeps
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.comparison import compare
 
@@ -51,21 +52,26 @@ def _run(run: Run) -> Iterator[str]:
     yield from (f"**{escape(summary.verdict(run))}**", "")
     for note in summary.notices(run):
         yield from (f"> Warning: {escape(note)}", "")
-    rows = summary.rows(run)
-    if rows:
+    if accuracies := rows(run):
         yield from ("## Accuracies", "")
-        yield from _accuracies(rows)
-    for evaluation in run.evaluations:
+        yield from _accuracies(accuracies)
+    swept = sweeps(run)
+    for sweep in swept:
+        yield from _sweep(sweep)
+    for evaluation in apart(run):
         if len(evaluation.record.parts) > 1:
             yield from _parts(evaluation)
     yield from ("## What was run", "")
     yield from _table(("What", "Value"), summary.facts(run), left=2)
-    for evaluation in run.evaluations:
+    for evaluation in apart(run):
         yield from (f"### {escape(words.label(evaluation.record))}: where it comes from", "")
         yield from _table(("What", "Value"), summary.evaluation_origins(evaluation.record), left=2)
+    for sweep in swept:
+        yield from (f"### Accuracy by eps ({escape(sweep.where)}): where it comes from", "")
+        yield from _table(("What", "Value"), sweep.origins, left=2)
 
 
-def _accuracies(rows: Sequence[summary.Row]) -> Iterator[str]:
+def _accuracies(rows: Sequence[Row]) -> Iterator[str]:
     head = ("Attack", "Options", "Threat", "Points", "Clean [95 %]", "Robust [95 %]")
     yield from _table(
         head,
@@ -89,6 +95,21 @@ def _accuracies(rows: Sequence[summary.Row]) -> Iterator[str]:
                     f"> {kind}, {escape(row.attack)} {escape(row.threat)}: {escape(note)}",
                     "",
                 )
+
+
+def _sweep(sweep: Sweep) -> Iterator[str]:
+    yield from (f"## Robust accuracy by eps ({escape(sweep.where)})", "")
+    yield from (
+        escape(f"On {sweep.clean.n} points, clean {words.with_interval(sweep.clean)}:"),
+        "",
+    )
+    yield from _table(
+        ("eps", *(f"{escape(name)} [95 %]" for name, _ in sweep.attacks)),
+        ((size, *map(words.with_interval, cells)) for size, cells in sweep.lines),
+    )
+    for kind, notes in (("Warning", sweep.warnings), ("Remark", sweep.remarks)):
+        for note in notes:
+            yield from (f"> {kind}, {escape(note)}", "")
 
 
 def _parts(evaluation: Evaluation) -> Iterator[str]:

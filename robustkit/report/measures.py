@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from robustkit.analysis.statistics import rate, robust_at, worst_case
 from robustkit.records import EvalPoints, EvalRecord, Rate, digest
 from robustkit.report.collect import Evaluation
+from robustkit.report.words import attack_name, options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,7 @@ class Curve:
 
     attack: str
     """With the box, where it is not [0, 1]."""
+    options: str
     norm: str
     eps: tuple[float, ...]
     rates: tuple[Rate, ...]
@@ -48,10 +50,11 @@ def aligned(points: EvalPoints) -> EvalPoints:
 
 def same_points(evaluations: Iterable[Evaluation]) -> bool:
     """Say whether evaluations judged the same points of the same data."""
-    return len({_points_key(e) for e in evaluations}) <= 1
+    return len({points_key(e) for e in evaluations}) <= 1
 
 
-def _points_key(evaluation: Evaluation) -> tuple[Any, ...]:
+def points_key(evaluation: Evaluation) -> tuple[Any, ...]:
+    """Give what is equal where two evaluations judged the same points."""
     record, ids = evaluation.record, aligned(evaluation.points).ids
     return (digest(record.data), record.part, ids.tobytes())
 
@@ -62,7 +65,7 @@ def worst_cases(evaluations: Sequence[Evaluation]) -> list[WorstCase]:
     for evaluation in evaluations:
         record = evaluation.record
         if math.isfinite(record.threat.eps) and record.valid:
-            key = (record.model_hash, record.threat.model(), *_points_key(evaluation))
+            key = (record.model_hash, record.threat.model(), *points_key(evaluation))
             groups.setdefault(key, []).append(evaluation)
     return [
         WorstCase(tuple(group), worst_case([aligned(e.points) for e in group]))
@@ -92,11 +95,12 @@ def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
 def _curve(records: list[EvalRecord]) -> Curve:
     first = records[0]
     measured = {0.0: first.clean} | {r.threat.eps: r.robust for r in records}
-    return Curve(_name(first), first.threat.norm, tuple(measured), tuple(measured.values()))
+    return Curve(*_names(first), tuple(measured), tuple(measured.values()))
 
 
-def _name(record: EvalRecord) -> str:
-    return f"{record.attack['name']}{record.threat.model().box}"
+def _names(record: EvalRecord) -> tuple[str, str, str]:
+    threat = record.threat
+    return attack_name(record) + threat.model().box, options(record.attack), threat.norm
 
 
 def _minimal_curve(evaluation: Evaluation) -> Curve:
@@ -107,8 +111,7 @@ def _minimal_curve(evaluation: Evaluation) -> Curve:
     broken = sizes[np.isfinite(sizes)]
     grid = np.linspace(0, broken.max() if broken.size else 1.0, GRID)
     return Curve(
-        _name(record),
-        record.threat.norm,
+        *_names(record),
         tuple(float(eps) for eps in grid),
         tuple(robust_at(points, float(eps)) for eps in grid),
         minimal=True,

@@ -20,6 +20,8 @@ COLOURS = {
     for i, name in enumerate(["ink", "muted", "line", "s1", "s2", "s3", "s4", "s5", "s6"], 1)
 }
 SERIES = [COLOURS[f"s{i}"] for i in range(1, 7)]
+DISTINCT = len(SERIES)
+"""Lines that a chart can show without two alike."""
 MARKERS = "osD^vP"
 STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))]
 RC: Any = {
@@ -44,6 +46,8 @@ RC: Any = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
 }
+DENSE = 12
+"""Points from which on a curve's line alone says more than with markers."""
 _salts = itertools.count()
 Series = Mapping[str, Sequence[float | None]]
 
@@ -171,10 +175,11 @@ def robustness_by_eps(curves: Sequence[tuple[str, Curve]]) -> str:
 
     def draw(axes: Any) -> None:
         for i, (name, curve) in enumerate(curves):
-            colour, style = SERIES[i % 6], STYLES[i % 6]
+            # After six, colours come again with other dashes.
+            colour, style = SERIES[i % 6], STYLES[(i + i // 6) % 6]
             low, high = [r.low for r in curve.rates], [r.high for r in curve.rates]
             values = [r.value for r in curve.rates]
-            marker = "" if curve.minimal else MARKERS[i % 6]
+            marker = "" if len(curve.eps) > DENSE else MARKERS[i % 6]
             step = "post" if curve.minimal else None
             axes.fill_between(curve.eps, low, high, color=colour, alpha=0.16, lw=0, step=step)
             draw_style = "steps-post" if curve.minimal else "default"

@@ -1,4 +1,4 @@
-"""What the terminal, Markdown and HTML all say of runs: verdicts, rows, facts, comparisons."""
+"""What the terminal, Markdown and HTML all say of runs: verdicts, notices, facts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from robustkit.analysis.statistics import rate
 from robustkit.records import EvalRecord, PartRecord, Provenance, Rate
 from robustkit.report.collect import Evaluation, Run
-from robustkit.report.measures import WorstCase, smallest_sizes, worst_cases
+from robustkit.report.measures import smallest_sizes, worst_cases
 from robustkit.report.words import (
     attack_name,
     component,
@@ -19,23 +19,6 @@ from robustkit.report.words import (
     threat_text,
     with_interval,
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table of accuracies: an evaluation, or the worst case over several."""
-
-    attack: str
-    options: str
-    threat: str
-    n: int
-    clean: Rate
-    robust: Rate | None
-    """None where the attack searched for smallest perturbations: those have no single rate."""
-    smallest: str
-    seconds: float | None
-    warnings: tuple[str, ...]
-    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -151,51 +134,6 @@ def remarks(record: EvalRecord) -> tuple[str, ...]:
             "passes marked ~ are spread evenly: the attack did not say which points it asked",
         )
     return found
-
-
-def rows(run: Run) -> list[Row]:
-    """Give the table of accuracies: by threat, every evaluation and then the worst case of all."""
-    found = [_row(evaluation) for evaluation in run.evaluations]
-    found += [_worst_row(worst) for worst in worst_cases(run.evaluations)]
-    return [row for _, row in sorted(found, key=lambda item: item[0])]
-
-
-def _order(record: EvalRecord, worst: bool) -> tuple[str, str, float, bool]:
-    return record.threat.norm, record.threat.model().box, record.threat.eps, worst
-
-
-def _worst_row(worst: WorstCase) -> tuple[tuple[str, str, float, bool], Row]:
-    records = [evaluation.record for evaluation in worst.evaluations]
-    names = ", ".join(attack_name(record) for record in records)
-    return _order(records[0], True), Row(
-        attack="worst case",
-        options=f"robust by all of {names}, on the same points",
-        threat=threat_text(records[0].threat),
-        n=worst.robust.n,
-        clean=records[0].clean,
-        robust=worst.robust,
-        smallest="",
-        seconds=None,
-        warnings=(),
-        remarks=(),
-    )
-
-
-def _row(evaluation: Evaluation) -> tuple[tuple[str, str, float, bool], Row]:
-    record = evaluation.record
-    endless = math.isinf(record.threat.eps)
-    return _order(record, False), Row(
-        attack=attack_name(record),
-        options=options(record.attack),
-        threat=threat_text(record.threat),
-        n=record.robust.n,
-        clean=record.clean,
-        robust=None if endless else record.robust,
-        smallest=f"median size {median_size(evaluation)}" if endless else "",
-        seconds=sum(part.seconds for part in record.parts),
-        warnings=warnings(record),
-        remarks=remarks(record),
-    )
 
 
 def parts(evaluation: Evaluation) -> list[Part]:

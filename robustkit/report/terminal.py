@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustkit.report import summary, words
+from robustkit.report.accuracies import Sweep, rows, sweeps
 from robustkit.report.collect import Run
 from robustkit.report.comparison import compare
 
@@ -31,7 +32,7 @@ def show(runs: Sequence[Run], console: Console | None = None) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     notes: list[str] = []
     for run in runs:
-        for i, row in enumerate(summary.rows(run)):
+        for i, row in enumerate(rows(run)):
             notes += [note for note in row.warnings if note not in notes]
             marks = "".join(f" ({notes.index(note) + 1})" for note in row.warnings)
             name = [Text(words.plain(run.name) if i == 0 else "")] if several else []
@@ -48,5 +49,31 @@ def show(runs: Sequence[Run], console: Console | None = None) -> None:
         console.print(table)
     for i, note in enumerate(notes, 1):
         console.print(Text(f"({i}) {note}", style="yellow"))
+    for run in runs:
+        for sweep in sweeps(run):
+            _show_sweep(sweep, f"{words.plain(run.name)}: " if several else "", console)
     for note in compare(runs).notes if several else ():
         console.print(Text(note))
+
+
+def _show_sweep(sweep: Sweep, run: str, console: Console) -> None:
+    """Print robust accuracy by size, a column an attack, and under it its warnings."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(
+        f"\n{run}robust accuracy in % by eps ({sweep.where}) on {sweep.clean.n} points; clean"
+        f" {words.with_interval(sweep.clean)}, 95 % intervals within ±{100 * sweep.spread:.1f}",
+        markup=False,
+        highlight=False,
+    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for title in ("eps", *(name for name, _ in sweep.attacks)):
+        table.add_column(Text(title), justify="right", overflow="fold")
+    for size, cells in sweep.lines:
+        shown = (f"{100 * rate.value:.1f}" if rate else "–" for rate in cells)
+        table.add_row(size, *shown)
+    console.print(table)
+    for warning in sweep.warnings:
+        console.print(Text(warning, style="yellow"))

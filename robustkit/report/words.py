@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robustkit.records import FIXED, EvalRecord, Rate, Threat
@@ -64,6 +65,19 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
     return f"{value:g}" if isinstance(value, float) else plain(value)
+
+
+def listed(items: Sequence[str], comma: str = ", ") -> str:
+    """Write things in a line; of more than four the first two, the last, and how many there are."""
+    if len(items) <= 4:
+        return comma.join(items)
+    return f"{comma.join(items[:2])}{comma}…{comma}{items[-1]} ({len(items)} in all)"
+
+
+def told_apart(named: Sequence[tuple[str, str]]) -> list[str]:
+    """Give the names of (name, options), with the options where several share a name."""
+    shared = Counter(name for name, _ in named)
+    return [f"{n} ({inner or 'defaults'})" if shared[n] > 1 else n for n, inner in named]
 
 
 def label(record: EvalRecord) -> str:
