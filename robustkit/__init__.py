@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustkit.attacks.pgd import PGD
     from robustkit.component import Component, State, slot
     from robustkit.errors import BadValueError, RobustkitError, UnknownNameError
     from robustkit.hookspecs import hookimpl
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
         Victim,
     )
     from robustkit.threat import ThreatModel, per_point
+    from robustkit.trainers.adversarial import Adversarial
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "robustkit.attacks.pgd": ("PGD",),
     "robustkit.component": ("Component", "State", "slot"),
     "robustkit.errors": ("BadValueError", "RobustkitError", "UnknownNameError"),
     "robustkit.hookspecs": ("hookimpl",),
@@ -54,10 +57,13 @@ _HOMES = {
         "Victim",
     ),
     "robustkit.threat": ("ThreatModel", "per_point"),
+    "robustkit.trainers.adversarial": ("Adversarial",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "PGD",
+    "Adversarial",
     "Architecture",
     "At",
     "Attack",

@@ -7,12 +7,12 @@ import math
 from pydantic import Field
 from torch import nn
 
-from robustkit import Attack, Batch, Clock, Loss, Terms, ThreatModel, Trainer, slot
+from robustkit import Adversarial, Attack, Batch, Clock, Terms, ThreatModel, slot
 
 from .parts import Parts
 
 
-class LWA(Trainer):
+class LWA(Adversarial):
     """Minimise a loss where the attack moved the points, the whole batch of them.
 
     Huang et al. 2015 (arXiv 1511.03034), algorithm 2.
@@ -20,14 +20,6 @@ class LWA(Trainer):
 
     name = "lwa"
     attack: Attack = slot("adv-loss", "moves the points, under the recipe's threat")
-    loss: Loss = slot("cross-entropy", "what is minimised there")
-
-    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
-        return batch.moved(self._kit.perturb(self.attack, model, batch, clock))
-
-    def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
-        logits = model(batch.x)
-        return Terms(self.loss(logits, batch.y, self._kit.at(batch, clock)), logits)
 
 
 class LWARepresentation(LWA):
@@ -62,7 +54,7 @@ class LWARepresentation(LWA):
         return Terms(self.loss(logits, batch.y, self._kit.at(batch, clock)), logits)
 
 
-class Goodfellow(Trainer):
+class Goodfellow(Adversarial):
     """Minimise `alpha loss(x) + (1 - alpha) loss(x')`, x' by the fast gradient sign method.
 
     Goodfellow et al. 2015 (arXiv 1412.6572), section 6, with alpha 0.5.
@@ -70,11 +62,7 @@ class Goodfellow(Trainer):
 
     name = "goodfellow"
     attack: Attack = slot("fgsm", "moves the points, under the recipe's threat")
-    loss: Loss = slot("cross-entropy", "what is minimised at both")
     alpha: float = Field(default=0.5, ge=0, le=1, description="weight of the points as they are")
-
-    def adversary(self, model: nn.Module, batch: Batch, clock: Clock) -> Batch:
-        return batch.moved(self._kit.perturb(self.attack, model, batch, clock))
 
     def objective(self, model: nn.Module, batch: Batch, clock: Clock) -> Terms:
         at = self._kit.at(batch, clock)
