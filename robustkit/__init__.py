@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Trainer,
         Victim,
     )
+    from robustkit.metric import LabelMetric, find_metric
     from robustkit.threat import ThreatModel, per_point
     from robustkit.trainers.adversarial import Adversarial
 
@@ -56,6 +57,7 @@ _HOMES = {
         "Trainer",
         "Victim",
     ),
+    "robustkit.metric": ("LabelMetric", "find_metric"),
     "robustkit.threat": ("ThreatModel", "per_point"),
     "robustkit.trainers.adversarial": ("Adversarial",),
 }
@@ -75,6 +77,7 @@ __all__ = [
     "Generator",
     "Images",
     "Kit",
+    "LabelMetric",
     "Loss",
     "Rng",
     "RobustkitError",
@@ -85,6 +88,7 @@ __all__ = [
     "UnknownNameError",
     "Victim",
     "__version__",
+    "find_metric",
     "hookimpl",
     "per_point",
     "slot",
