@@ -1,0 +1,20 @@
+"""Wasserstein PGD: adversarial training that knows what an error costs. Terzi et al. 2020."""
+
+from __future__ import annotations
+
+from robustkit import hookimpl
+
+
+@hookimpl
+def register_attacks() -> dict[str, str]:
+    return {"wpgd": "robustkit_plugins.wasserstein_pgd.wpgd:WPGD"}
+
+
+@hookimpl
+def register_losses() -> dict[str, str]:
+    return {"wasserstein": "robustkit_plugins.wasserstein_pgd.loss:Wasserstein"}
+
+
+@hookimpl
+def register_trainers() -> dict[str, str]:
+    return {"wpgd": "robustkit_plugins.wasserstein_pgd.wpgd:WassersteinTraining"}
