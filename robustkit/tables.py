@@ -16,12 +16,23 @@ from pydantic import (
 )
 
 from robustkit import recipe as recipes
-from robustkit.errors import BadValueError, UnknownNameError
+from robustkit import records
+from robustkit.errors import BadValueError, UnknownNameError, nearest
 from robustkit.recipe import Section, Threat
 from robustkit.records import Provenance, Rate, Record
 
 CLEAN = "clean"
 """The column of accuracy on the points as they are; every table has it."""
+
+
+class MadeOn(Section):
+    """The run whose model a column's points are made on."""
+
+    row: str = Field(description="the row that it is a run of")
+    seed: int = Field(ge=0, description="its seed; the table's own are other networks")
+
+    def __str__(self) -> str:
+        return f"{self.row}, seed {self.seed}"
 
 
 class Column(Section):
@@ -31,6 +42,10 @@ class Column(Section):
     attack: dict[str, Any] = Field(description="an attack, with its options")
     threat: Threat = Field(default_factory=Threat, description="what the attack may do")
     limit: int | None = Field(default=None, ge=1, description="test points; all where absent")
+    made_on: MadeOn | None = Field(
+        default=None,
+        description="attack this run alone, once, and show its images to every row's model",
+    )
 
     @field_validator("attack", mode="before")
     @classmethod
@@ -81,6 +96,13 @@ class Plan(Section):
             for column in row.paper:
                 if column not in known:
                     raise ValueError(f"row '{row.name}' has a number for no column: '{column}'")
+        rows = [row.name for row in self.rows]
+        for made in self.columns:
+            if made.made_on and made.made_on.row not in rows:
+                raise ValueError(
+                    f"column '{made.name}' is made on no row: '{made.made_on.row}'"
+                    f"{nearest(made.made_on.row, rows)}"
+                )
         return self
 
 
@@ -146,12 +168,26 @@ class TableRow(BaseModel):
     notes: tuple[str, ...] = ()
 
 
+class TableColumn(BaseModel):
+    """What a column of a table is, besides clean accuracy."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    attack: dict[str, Any]
+    threat: records.Threat
+    limit: int | None = None
+    """Test points; all where absent."""
+    made_on: str = ""
+    """The run that its points were made on, once; each model's own where empty."""
+
+
 class TableRecord(Record):
     """table.json: a published table, and what came of making it again."""
 
     name: str
     title: str
     source: str
+    columns: tuple[TableColumn, ...] = ()
     rows: tuple[TableRow, ...]
     cuts: tuple[str, ...]
     """In what ours is less than the published one, a line each."""

@@ -8,7 +8,7 @@ import pytest
 
 from robustkit import tables
 from robustkit.catalog import Entry, build, installed
-from robustkit.engine import reproduce
+from robustkit.engine import reproduce, tabulate
 from robustkit.engine.loop import Silent
 from robustkit.engine.provenance import now
 from robustkit.engine.reproduce import Cut, Job, Run
@@ -144,7 +144,7 @@ def test_a_cell_is_the_mean_over_seeds_with_one_seeds_interval(tmp_path: Path) -
     jobs = reproduce.jobs(plan(), cut, tmp_path)
     found = [{"clean": rate(90, 100), "PGD": rate(c, 100)} for c in (40, 50)]
     runs = [(job, why, f) for job, why, f in zip(jobs, ("", "it collapsed"), found, strict=True)]
-    record = reproduce.table("small", plan(), cut, runs, "cpu", now())
+    record = tabulate.table("small", plan(), cut, runs, "cpu", now())
     (row,) = record.rows
     pgd, fgsm = row.cells["PGD"], row.cells["FGSM"]
     assert pgd.ours is not None
@@ -183,7 +183,7 @@ def test_a_run_that_stops_early_is_told_and_measured_where_it_left_a_model(
     run = make(reproduce.jobs(plan(), cut, tmp_path))[0]
     assert run[1] == "training collapsed"
     assert bool(run[2]) == measured
-    record = reproduce.table("small", plan(), cut, [run], "cpu", now())
+    record = tabulate.table("small", plan(), cut, [run], "cpu", now())
     assert record.rows[0].notes == ("seed 0: training collapsed",)
     assert (record.rows[0].cells["PGD"].ours is not None) == measured
 

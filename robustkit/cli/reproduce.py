@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,9 +39,11 @@ def reproduce(
 
     Interrupted, the same command goes on where it was; finished runs are not done again. What is
     less than published (epochs, seeds, points) is said under the table. Rows can be made apart,
-    even at the same time, and put together by the command that names no rows.
+    even at the same time, and put together by the command that names no rows; a run that a column
+    is made on comes first, and must be there before rows are made at the same time.
     """
     from robustkit.engine import reproduce as engine
+    from robustkit.engine import tabulate
     from robustkit.engine.provenance import now
     from robustkit.files import write_text
     from robustkit.recipe import parse_override
@@ -59,27 +62,48 @@ def reproduce(
     )
     folder = out or Path("runs") / name
     options.require_writable(folder)
-    jobs, runs, started = engine.jobs(plan, cut, folder), [], now()
-    for i, job in enumerate(jobs, 1):
-        runs.append((job, *run(job, f"run {i} of {len(jobs)}", device)))
-    record = engine.table(name, plan, cut, runs, device, started)
+    sources, jobs = engine.sources(plan, cut, folder), engine.jobs(plan, cut, folder)
+    places = (f"run {i} of {len(sources) + len(jobs)}" for i in count(1))
+    started = now()
+    made_on = [(job, craft(job, next(places), device)) for job in sources]
+    runs = [(job, *run(job, next(places), device)) for job in jobs]
+    record = tabulate.table(name, plan, cut, runs, device, started, made_on)
     record.write(folder / "table.json")
     write_text(folder / "table.md", report.markdown(record))
     report.show(record)
     print(f"{folder / 'table.md'}\nnext: robustkit report {folder}/*/")
 
 
+def craft(job: Job, place: str, device: str) -> str:
+    """Train a run that columns are made on, and make their images, with progress."""
+    from robustkit.cli.show import EvalProgress
+
+    names = ", ".join(column.name for column in job.columns)
+    stopped = train(job, f"{place}, for {names}", device)
+    with EvalProgress() as making:
+        job.craft(device, making)
+    return stopped
+
+
 def run(job: Job, place: str, device: str) -> tuple[str, dict[str, Rate]]:
     """Train and evaluate one run, with progress."""
-    from robustkit.cli.show import EvalProgress, TrainProgress
+    from robustkit.cli.show import EvalProgress
+
+    stopped = train(job, place, device)
+    with EvalProgress() as evaluation:
+        return stopped, job.evaluate(device, evaluation)
+
+
+def train(job: Job, place: str, device: str) -> str:
+    """Train one run with progress, and say why it stopped early, if it did."""
+    from robustkit.cli.show import TrainProgress
 
     with TrainProgress() as training:
         training.note(f"{place}: {job.row.name}, seed {job.recipe.seed}, in {job.folder.path}")
         stopped = job.train(device, training)
         if stopped:
             training.note(stopped)
-    with EvalProgress() as evaluation:
-        return stopped, job.evaluate(device, evaluation)
+    return stopped
 
 
 def show_tables() -> None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from robustkit import tables
-from robustkit.analysis.statistics import rate
 from robustkit.catalog import build, installed
-from robustkit.engine.device import pick_device
+from robustkit.engine.craft import craft
 from robustkit.engine.evaluate import evaluate
 from robustkit.engine.fit import fit
+from robustkit.engine.fixed import Fixed
 from robustkit.engine.identity import hash_module
 from robustkit.engine.loop import Progress
-from robustkit.engine.provenance import provenance
 from robustkit.engine.resolve import resolve, start
 from robustkit.engine.work import EvalProgress
 from robustkit.errors import BadValueError, TrainingStoppedError
+from robustkit.interfaces import Images
 from robustkit.models.files import load_model
 from robustkit.recipe import Recipe
 from robustkit.records import EvalRecord, Rate, RunFolder
-from robustkit.tables import CLEAN, Cell, Column, Plan, Row, TableRecord, TableRow
+from robustkit.sets import AdversarialSet
+from robustkit.tables import CLEAN, Column, MadeOn, Plan, Row
 
 Settings = Sequence[tuple[str, Any]]
 
@@ -61,34 +64,80 @@ class Job:
         except TrainingStoppedError as error:
             return str(error)
 
-    def evaluate(self, device: str, progress: EvalProgress) -> dict[str, Rate]:
-        """Measure the columns on the test part; none where training left no model."""
+    def craft(self, device: str, progress: EvalProgress) -> None:
+        """Make the images of its columns, for every run to be shown; none without a model."""
         if not self.folder.model.exists():
-            return {}
-        loaded = load_model(self.folder.model)
-        dataset = build("dataset", self.recipe.data)
-        images = dataset.split("test")
-        found: dict[str, EvalRecord] = {}
+            return
+        module, images, origin = self._opened()
         for column in self.columns:
-            (found[column.name],) = evaluate(
-                loaded.module,
+            make = partial(
+                craft,
+                module,
                 images,
-                [build("attack", column.attack)],
-                [column.threat.model()],
-                folder=self.folder,
-                model_name=str(self.folder.model),
-                model_hash=hash_module(loaded.module),
-                data=dataset.dump(),
-                classes=loaded.classes,
-                seed=self.recipe.seed,
+                build("attack", column.attack),
+                column.threat.model(),
+                out=self._images_of(column),
+                model_name=str(column.made_on),
                 limit=column.limit,
                 device=device,
                 resume=True,
                 progress=progress,
+                **origin,
             )
+            try:
+                make()
+            except BadValueError:  # What lies there is of another making; or this comes again.
+                make(fresh=True)
+
+    def evaluate(self, device: str, progress: EvalProgress) -> dict[str, Rate]:
+        """Measure the columns on the test part; none where training left no model."""
+        if not self.folder.model.exists():
+            return {}
+        module, images, origin = self._opened()
+        found: dict[str, EvalRecord] = {}
+        for column in self.columns:
+            attack, ids = build("attack", column.attack), None
+            if column.made_on:
+                if not (path := self._images_of(column)).exists():
+                    continue
+                made = AdversarialSet.read(path)
+                attack, ids = Fixed.of(made, images), made.ids
+            (found[column.name],) = evaluate(
+                module,
+                images,
+                [attack],
+                [column.threat.model()],
+                folder=self.folder,
+                model_name=str(self.folder.model),
+                limit=column.limit,
+                ids=ids,
+                device=device,
+                resume=True,
+                progress=progress,
+                **origin,
+            )
+        if not found:
+            return {}
         clean = max((record.clean for record in found.values()), key=lambda rate: rate.n)
         return {CLEAN: clean, **{name: record.robust for name, record in found.items()}}
 
+    def _opened(self) -> tuple[nn.Module, Images, dict[str, Any]]:
+        """Load the model and the test part, with what records say of them."""
+        loaded, dataset = load_model(self.folder.model), build("dataset", self.recipe.data)
+        origin = {
+            "model_hash": hash_module(loaded.module),
+            "data": dataset.dump(),
+            "classes": loaded.classes,
+            "seed": self.recipe.seed,
+        }
+        return loaded.module, dataset.split("test"), origin
+
+    def _images_of(self, column: Column) -> Path:
+        return self.folder.path.with_name(f"{_slug(column.name)}.npz")
+
+
+Source = tuple[Job, str]
+"""A run that columns are made on, and why its training stopped early."""
 
 Run = tuple[Job, str, dict[str, Rate]]
 """A run, why its training stopped early, and what it withstands by column."""
@@ -104,99 +153,58 @@ def jobs(plan: Plan, cut: Cut, out: Path) -> list[Job]:
 
     Raises UnknownNameError for an unknown row, and what `resolve` raises for a setting.
     """
-    rows = tables.pick(plan, cut.rows)
-    full = {row.name: _recipe(row, 0, cut.settings) for row in plan.rows}
-    longest = max(recipe.fit.epochs for recipe in full.values())
+    rows, longest, columns = tables.pick(plan, cut.rows), _longest(plan, cut), columns_of(plan, cut)
+    seeds = cut.seeds or plan.seeds
+    return [_job(row, seed, cut, longest, out, columns) for seed in seeds for row in rows]
+
+
+def sources(plan: Plan, cut: Cut, out: Path) -> list[Job]:
+    """Give the runs that columns are made on: to be trained, and their images made, before all."""
+    columns, rows = columns_of(plan, cut), {row.name: row for row in plan.rows}
+    of_run: dict[MadeOn, list[Column]] = {}
+    for column in columns:
+        if column.made_on:
+            of_run.setdefault(column.made_on, []).append(column)
+    longest = _longest(plan, cut) if of_run else 0
+    return [
+        _job(rows[made_on.row], made_on.seed, cut, longest, out, tuple(made))
+        for made_on, made in of_run.items()
+    ]
+
+
+def _longest(plan: Plan, cut: Cut) -> int:
+    """Give the epochs of the row that is trained longest. Raises BadValueError for a cut above."""
+    longest = max(recipe_of(row, 0, cut.settings).fit.epochs for row in plan.rows)
     if cut.epochs is not None and not 1 <= cut.epochs <= longest:
         raise BadValueError(f"--epochs {cut.epochs}: give 1 to {longest}, what the table plans")
-    columns = tuple(_limited(column, cut.limit) for column in plan.columns)
-    made = []
-    for seed in cut.seeds or plan.seeds:
-        for row in rows:
-            recipe = _recipe(row, seed, cut.settings)
-            if cut.epochs is not None:
-                epochs = max(1, round(recipe.fit.epochs * cut.epochs / longest))
-                recipe, _ = resolve(tables.shortened(recipe.dump(), epochs))
-            folder = RunFolder(out / f"{_slug(row.name)}-seed{seed}")
-            made.append(Job(row, recipe, folder, columns))
-    return made
+    return longest
 
 
-def _recipe(row: Row, seed: int, settings: Settings) -> Recipe:
+def _job(
+    row: Row, seed: int, cut: Cut, longest: int, out: Path, columns: tuple[Column, ...]
+) -> Job:
+    recipe = recipe_of(row, seed, cut.settings)
+    if cut.epochs is not None:
+        epochs = max(1, round(recipe.fit.epochs * cut.epochs / longest))
+        recipe, _ = resolve(tables.shortened(recipe.dump(), epochs))
+    return Job(row, recipe, RunFolder(out / f"{_slug(row.name)}-seed{seed}"), columns)
+
+
+def recipe_of(row: Row, seed: int, settings: Settings) -> Recipe:
+    """Resolve a row's recipe for a seed, at its full length."""
     return resolve(start(row.recipe), [*row.settings.items(), *settings, ("seed", seed)])[0]
 
 
-def _limited(column: Column, limit: int | None) -> Column:
-    known = [n for n in (column.limit, limit) if n is not None]
-    return column.model_copy(update={"limit": min(known, default=None)})
+def columns_of(plan: Plan, cut: Cut) -> tuple[Column, ...]:
+    """Give the columns, each with the smaller of its own limit and the cut's."""
+    limits = [[n for n in (column.limit, cut.limit) if n is not None] for column in plan.columns]
+    return tuple(
+        column.model_copy(update={"limit": min(known, default=None)})
+        for column, known in zip(plan.columns, limits, strict=True)
+    )
 
 
 def _slug(name: str) -> str:
     """Give a name for a folder: letters, digits, points, and dashes for all the rest."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c == ".") else " " for c in name.lower())
     return "-".join(kept.split())
-
-
-def table(
-    name: str,
-    plan: Plan,
-    cut: Cut,
-    runs: Iterable[Run],
-    device: str,
-    started: str,
-) -> TableRecord:
-    """Put what runs found beside what was published; `started` comes from provenance.now."""
-    by_row: dict[str, list[Run]] = {}
-    for run in runs:
-        by_row.setdefault(run[0].row.name, []).append(run)
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds()
-    columns = [CLEAN, *(column.name for column in plan.columns)]
-    rows = []
-    for row in tables.pick(plan, by_row):
-        done = by_row[row.name]
-        cells = {column: _cell(row.paper.get(column), column, done) for column in columns}
-        stops = [f"seed {job.recipe.seed}: {why}" for job, why, _ in done if why]
-        notes = [row.note, *stops] if row.note else stops
-        folders = tuple(job.folder.path.name for job, _, _ in done)
-        rows.append(TableRow(name=row.name, cells=cells, runs=folders, notes=tuple(notes)))
-    return TableRecord(
-        name=name,
-        title=plan.title,
-        source=plan.source,
-        rows=tuple(rows),
-        cuts=tuple(_cuts(plan, cut, [job for runs in by_row.values() for job, _, _ in runs])),
-        provenance=provenance(pick_device(device), started, seconds),
-    )
-
-
-def _cell(paper: float | None, column: str, runs: Sequence[Run]) -> Cell:
-    """Give the mean over seeds, with the interval of that share at the seeds' common points."""
-    seeds = {job.recipe.seed: rates[column] for job, _, rates in runs if column in rates}
-    mean = None
-    if seeds:
-        n = min(found.n for found in seeds.values())
-        mean = rate(round(n * sum(found.value for found in seeds.values()) / len(seeds)), n)
-    return Cell(paper=None if paper is None else paper / 100, ours=mean, seeds=seeds)
-
-
-def _cuts(plan: Plan, cut: Cut, made: Sequence[Job]) -> Iterator[str]:
-    """Say in what the table is less than the one that was published."""
-    names = list(dict.fromkeys(job.row.name for job in made))
-    if len(names) < len(plan.rows):
-        yield f"{len(names)} of {len(plan.rows)} rows"
-    seeds = list(dict.fromkeys(job.recipe.seed for job in made))
-    if not set(plan.seeds) <= set(seeds):
-        yield f"seeds {_listed(seeds)} instead of {_listed(plan.seeds)}"
-    for job in made:
-        full, here = _recipe(job.row, 0, cut.settings).fit.epochs, job.recipe.fit.epochs
-        if here < full and job.recipe.seed == seeds[0]:
-            yield f"{job.row.name}: {here} of {full} epochs"
-    for path, value in cut.settings:
-        yield f"every recipe has {path} = {value}"
-    for column in made[0].columns if made else ():
-        if column.limit is not None:
-            yield f"{column.name}: the first {column.limit} test points"
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))

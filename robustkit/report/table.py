@@ -34,6 +34,17 @@ def _seeds(cell: Cell) -> str:
     return f"{len(values)}: {min(values):.1f}–{max(values):.1f}" if len(values) > 1 else ""
 
 
+def columns(table: TableRecord) -> Iterator[str]:
+    """Say of each column what it is: attack, threat, points, and on what they were made."""
+    for column in table.columns:
+        points = f"the first {column.limit}" if column.limit else "all"
+        made = f", made once on {words.plain(column.made_on)}" if column.made_on else ""
+        yield (
+            f"{words.plain(column.name)}: {words.component(column.attack)},"
+            f" {words.threat_text(column.threat)}, {points} test points{made}"
+        )
+
+
 def remarks(table: TableRecord) -> Iterator[str]:
     """Say what was cut, and what happened to rows."""
     for cut in table.cuts:
@@ -59,6 +70,8 @@ def show(table: TableRecord, console: Console | None = None) -> None:
         shown.add_row(*map(Text, line), end_section=False)
     console.print(Text(table.title, style="bold"))
     console.print(shown)
+    for column in columns(table):
+        console.print(Text(column))
     for remark in remarks(table):
         console.print(Text(remark, style="yellow"))
 
@@ -76,7 +89,7 @@ def markdown(table: TableRecord) -> str:
         "|---|---|---:|---:|---:|---:|",
         *(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines(table)),
         "",
-        *(f"- {remark}" for remark in remarks(table)),
+        *(f"- {remark}" for remark in (*columns(table), *remarks(table))),
         "",
         f"{origin.device}, {origin.threads} thread(s); {versions}; begun {origin.started}."
         " Ours is the mean over seeds with Wilson's 95 % interval for one seed's points; the seeds'"
