@@ -22,7 +22,7 @@ LAYERS = [
     {"attacks"},
     {"trainers"},
     {"metric", "records", "recipe"},
-    {"sets", "tables"},
+    {"analyses", "sets", "tables", "wordnet"},
     {"analysis.statistics"},
     {"catalog"},
     {"analysis"},
