@@ -184,7 +184,7 @@ def test_eval_takes_a_range_and_size_0_is_the_clean_accuracy(tmp_path: Path) -> 
     attacks = ["--norm", "l2", "--attack", "fgsm,pgd", "--eps", "0:3:0.5", "--limit", "40"]
     done = CliRunner().invoke(app, ["eval", str(out), *attacks])
     assert done.exit_code == 0, done.output
-    assert "robust accuracy in % by eps (l2) on 40 points" in done.stdout
+    assert "Robust accuracy in % by eps (l2) on 40 points" in done.stdout
     found = [record for record, _ in RunFolder(out).results()]
     assert len(found) == 14
     assert all(record.robust == record.clean for record in found if record.threat.eps == 0)

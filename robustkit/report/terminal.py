@@ -63,7 +63,7 @@ def _show_sweep(sweep: Sweep, run: str, console: Console) -> None:
     from rich.text import Text
 
     console.print(
-        f"\n{run}robust accuracy in % by eps ({sweep.where}) on {sweep.clean.n} points; clean"
+        f"\n{run}Robust accuracy in % by eps ({sweep.where}) on {sweep.clean.n} points; clean"
         f" {words.with_interval(sweep.clean)}, 95 % intervals within ±{100 * sweep.spread:.1f}",
         markup=False,
         highlight=False,
