@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustkit.cli import fixed, options
+from robustkit.cli import costs, fixed, options
 from robustkit.cli.sources import TestPart, build_attacks, find_model, given_by, load
 from robustkit.errors import BadValueError
 
@@ -37,6 +37,13 @@ def evaluate(
             " threat are its own.",
         ),
     ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            help="What errors cost: a CSV of the classes, or a label metric by its name.",
+        ),
+    ] = "",
     norm: options.Norm = "",
     eps: options.Sizes = "",
     box: options.Box = "",
@@ -70,6 +77,7 @@ def evaluate(
     from robustkit.report import collect, terminal
 
     made = fixed.read(shown, attack, settings) if shown else None
+    named = costs.find(metric) if metric else None
     names = options.split_list(DEFAULT if attack is None else attack)
     attacks = [] if made else build_attacks(names, settings)
     folder = RunFolder(out) if out else folder_of(find_model(model))
@@ -82,7 +90,9 @@ def evaluate(
     given = given_by(arch, settings, mean, std, unsafe)
     loaded, part = load(model, given, own, data, classes)
     threats = [record.threat.model()] if record else threats_of(loaded, norm, eps, model, box)
-    run(
+    if named:
+        named.metric.reordered(part.images.classes)  # refused before the attacks, not after
+    records = run(
         loaded,
         part,
         [fixed.attack_of(made, part.images)] if made else attacks,
@@ -98,6 +108,8 @@ def evaluate(
         device=device,
     )
     terminal.show(collect([folder.path]))
+    if named:
+        costs.add(folder, records, named)
     print(f"next: robustkit report {folder.path}")
 
 

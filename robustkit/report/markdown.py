@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from robustkit.report import summary, words
+from robustkit.report import costs, summary, words
 from robustkit.report.accuracies import Row, Sweep, apart, rows, sweeps
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.comparison import compare
@@ -55,6 +55,7 @@ def _run(run: Run) -> Iterator[str]:
     if accuracies := rows(run):
         yield from ("## Accuracies", "")
         yield from _accuracies(accuracies)
+    yield from _costs(list(costs.rows(run)))
     swept = sweeps(run)
     for sweep in swept:
         yield from _sweep(sweep)
@@ -95,6 +96,31 @@ def _accuracies(rows: Sequence[Row]) -> Iterator[str]:
                     f"> {kind}, {escape(row.attack)} {escape(row.threat)}: {escape(note)}",
                     "",
                 )
+
+
+def _costs(rows: Sequence[costs.Row]) -> Iterator[str]:
+    if not rows:
+        return
+    yield from ("## What errors cost", "", escape(costs.CAPTION), "")
+    head = (
+        "Attack",
+        "Threat",
+        "Metric",
+        "Points",
+        "Clean [95 %]",
+        "Adversarial [95 %]",
+        "S [95 %]",
+    )
+    yield from _table(
+        head,
+        ((r.attack, r.threat, r.metric, str(r.n), r.clean, r.adversarial, r.score) for r in rows),
+        left=3,
+    )
+    for row in rows:
+        yield f"- {escape(row.attack)} {escape(row.threat)}: {escape(row.dearest)}"
+        if row.remark:
+            yield f"  - Remark: {escape(row.remark)}"
+    yield ""
 
 
 def _sweep(sweep: Sweep) -> Iterator[str]:
