@@ -58,7 +58,7 @@ def metric_text(metric: Metric) -> str:
 def dearest(pairs: Sequence[PairCost]) -> str:
     """Name the pairs of classes that dominate an expected cost, and what share is theirs."""
     named = (
-        f"{plain(pair.label)} as {plain(pair.predicted)} {100 * pair.share:.0f} %"
+        f"{plain(pair.label)} as {plain(pair.predicted)}: {100 * pair.share:.0f} %"
         f" ({pair.count} × {pair.cost:.3g})"
         for pair in pairs[:LISTED]
     )
@@ -117,7 +117,8 @@ def show(found: Sequence[tuple[EvalRecord, CostRecord]], console: Console | None
         line = row(record, cost)
         cells = (line.attack, line.threat, f"{cost.clean.value:.3f}", line.adversarial, line.score)
         table.add_row(*map(Text, cells))
-    console.print(Text(f"\nmetric: {metric_text(found[0][1].metric)}"))
+    metric = metric_text(found[0][1].metric)
+    console.print(Text(f"\nWhat errors cost, the worst one 1; metric {metric}"))
     console.print(table)
     for record, cost in found:
         console.print(Text(f"{label(record)}, most of the cost: {dearest(cost.pairs)}"))
