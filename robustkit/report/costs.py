@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 CAPTION = (
     "Expected cost: the mean over the points of what each prediction costs, 0 where it is right, as"
     " a share of the metric's largest cost; S: the sum over the classes of their expected"
-    " adversarial costs. 95 % intervals in brackets. An attack that does not know the metric may"
-    " leave dearer errors unfound."
+    " adversarial costs. 95 % intervals of bounded values in brackets (Learned-Miller and Thomas"
+    " 2019). An attack that does not know the metric may leave dearer errors unfound."
 )
 LISTED = 5
 """Pairs of classes that a line names."""
