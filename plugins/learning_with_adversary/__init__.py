@@ -33,3 +33,9 @@ def register_recipes() -> dict[str, str]:
         for method in names
         for name in (method, f"{method}-mnist")
     }
+
+
+@hookimpl
+def register_tables() -> dict[str, str]:
+    names = ("lwa-mnist-mlp", "lwa-mnist-lenet")
+    return {name: f"robustkit_plugins.learning_with_adversary:{name}.table.toml" for name in names}
