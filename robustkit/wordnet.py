@@ -180,9 +180,10 @@ def known_senses(dataset: str) -> dict[str, str]:
     gloss: the first sense, but where the images show another (`crab` stays an animal, `seal` is
     not a stamp), and a goldfish for `aquarium_fish`, which is no noun of WordNet. Empty for others.
     """
-    path = Path(str(files("robustkit"))) / "metrics" / "senses.csv"
+    path = Path(str(files("robustkit"))) / "metrics" / "senses.tsv"
     with path.open(encoding="utf-8", newline="") as file:
-        return {r["class"]: r["sense"] for r in csv.DictReader(file) if r["dataset"] == dataset}
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {row["class"]: row["sense"] for row in rows if row["dataset"] == dataset}
 
 
 def parse_senses(classes: Iterable[str]) -> dict[str, str]:

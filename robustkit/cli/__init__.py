@@ -10,10 +10,12 @@ from typer.core import TyperGroup
 
 from robustkit import __version__
 from robustkit.cli import (
+    analyse,
     attack,
     data,
     demo,
     evaluate,
+    metric,
     models,
     plugins,
     report,
@@ -100,11 +102,13 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("attack")(attack.attack)
+app.add_typer(analyse.app, name="analyse")
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(plugins.app, name="plugins")
 app.command("data")(data.data)
 app.command("models")(models.models)
+app.command("metric")(metric.metric)
 app.command("zoo")(zoo.zoo)
 
 
