@@ -63,8 +63,8 @@ class Named:
 
 
 def digest_of(points: EvalPoints) -> str:
-    """Give 8 hexadecimal digits of points and verdicts: equal ones, equal digits."""
-    seen = hashlib.sha256()
+    """Give 8 hexadecimal digits of points and verdicts: equal ones, equal digits, in any order."""
+    seen, order = hashlib.sha256(), points.ids.argsort(kind="stable")
     for values in (
         points.ids,
         points.labels,
@@ -72,7 +72,7 @@ def digest_of(points: EvalPoints) -> str:
         points.adversarial_predictions,
         points.robust,
     ):
-        seen.update(values.astype("<i8").tobytes())
+        seen.update(values[order].astype("<i8").tobytes())
     return seen.hexdigest()[:8]
 
 
@@ -165,5 +165,5 @@ def directions_record(measured: Measured) -> DirectionsRecord:
         classes=classes,
         counts=tuple(tuple(row) for row in counts.tolist()),
         least=found[:MOST],
-        most=found[: -MOST - 1 : -1],
+        most=tuple(sorted(found, key=lambda pair: (pair.turned.value, pair.turned.high))[:MOST]),
     )

@@ -1,0 +1,176 @@
+"""Analyses of runs: which evaluations they are of, and what the terminal and pictures show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from robustkit.analyses import Correlation, DirectionsRecord, GapRecord, ScoreRecord
+from robustkit.analysis import costs
+from robustkit.analysis.recorded import Measured, Named
+from robustkit.errors import BadValueError, UnknownNameError
+from robustkit.records import digest
+from robustkit.report import maps
+from robustkit.report.collect import Evaluation, Run
+from robustkit.report.costs import estimate, metric_text
+from robustkit.report.measures import aligned, points_key
+from robustkit.report.summary import headline
+from robustkit.report.words import label, percent, plain, with_interval
+
+
+def measured(run: Run, evaluation: Evaluation) -> Measured:
+    """Give an evaluation as analyses take it, its points in order of their ids."""
+    return Measured(run.folder.path, evaluation.record, aligned(evaluation.points))
+
+
+def chosen(run: Run, name: str = "") -> Measured:
+    """Give the evaluation whose file's name begins with `name`; the verdict's where none is given.
+
+    Raises BadValueError where the run has none or several fit, UnknownNameError where none fits.
+    """
+    stems = [evaluation.record.stem for evaluation in run.evaluations]
+    best = headline(run)
+    if best is None:
+        raise BadValueError(f"'{run.folder.path}' has no evaluation: robustkit eval makes one")
+    if not name:
+        return measured(run, best)
+    found = [e for e in run.evaluations if e.record.stem.startswith(name)]
+    if not found:
+        raise UnknownNameError("evaluation", name, stems)
+    if len(found) > 1:
+        several = ", ".join(evaluation.record.stem for evaluation in found)
+        raise BadValueError(f"'{name}' begins several evaluations: {several}; give more of one")
+    return measured(run, found[0])
+
+
+def alike(run: Run, ours: Measured) -> Measured:
+    """Give a run's evaluation by the same attack, at the same threat, of the same points.
+
+    Raises BadValueError where it has none.
+    """
+    attack = digest(ours.record.attack)
+    key = points_key(Evaluation(ours.record, ours.points))
+    for evaluation in run.evaluations:
+        record = evaluation.record
+        same_attack = digest(record.attack) == attack and record.threat == ours.record.threat
+        if same_attack and points_key(evaluation) == key:
+            return measured(run, evaluation)
+    raise BadValueError(
+        f"'{run.folder.path}' has no evaluation like {ours.record.stem}: evaluate both by the same"
+        " attack and threat, on the same data, seed and limit"
+    )
+
+
+def on_the_same_points(first: Run, second: Run) -> tuple[Measured, Measured]:
+    """Give an evaluation of each run, of the same points, as many as there are.
+
+    Raises BadValueError where there are none.
+    """
+    pairs = [
+        (measured(first, ours), measured(second, theirs))
+        for ours in first.evaluations
+        for theirs in second.evaluations
+        if points_key(ours) == points_key(theirs)
+    ]
+    if not pairs:
+        raise BadValueError(
+            f"'{first.folder.path}' and '{second.folder.path}' were not evaluated on the same"
+            " points: give both the same data, seed and limit"
+        )
+    return max(pairs, key=lambda pair: pair[0].record.clean.n)
+
+
+def gap_lines(record: GapRecord) -> Iterator[str]:
+    """Say what an accuracy gap is of, where it is largest, and how it goes with a metric."""
+    names = f"{plain(record.robust.run)} and {plain(record.standard.run)}"
+    yield f"accuracy gap of {names} on {record.n} clean points, in shares of a class's points"
+    cells = [
+        (value, plain(record.classes[i]), plain(record.classes[j]))
+        for i, row in enumerate(record.gap)
+        for j, value in enumerate(row)
+        if i != j and value > 0
+    ]
+    largest = sorted(cells, key=lambda cell: -cell[0])[:5]
+    listed = ", ".join(f"{name} as {other}: {percent(value)}" for value, name, other in largest)
+    yield f"  largest between classes: {listed or 'none'}"
+    if record.metric and record.correlation:
+        yield f"  metric: {metric_text(record.metric)}"
+        yield f"  {rho_text(record.correlation)}"
+
+
+def rho_text(found: Correlation) -> str:
+    """Write a correlation both ways."""
+    with_diagonal, without = (
+        "none (constant)" if rho is None else f"{rho:.2f}"
+        for rho in (found.with_diagonal, found.without_diagonal)
+    )
+    return f"correlation {with_diagonal} with the diagonal, {without} without it"
+
+
+def draw_gap(record: GapRecord, named: Named | None, stem: Path) -> None:
+    """Draw an accuracy gap, and the metric next to it."""
+    import numpy as np
+
+    names = (plain(Path(each.run).name) for each in (record.robust, record.standard))
+    title = f"accuracy gap of {' and '.join(names)}, {record.n} points"
+    panels = [maps.Map(title, np.array(record.gap), "share of the class", root=True)]
+    if named and record.correlation:
+        metric = named.metric.reordered(record.classes)
+        title = f"metric {plain(Path(named.name).stem)}: {rho_text(record.correlation)}"
+        panels.append(maps.Map(title, metric.costs, "cost (largest 1)", 1.0))
+    maps.draw(panels, record.classes, "label", "prediction", stem)
+
+
+def score_lines(record: ScoreRecord, ours: Measured) -> Iterator[str]:
+    """Say the weighted robustness score, and by how much it differs."""
+    run = plain(record.evaluated.run)
+    points = f"{record.score.n} points"
+    yield f"weighted robustness score S under {label(ours.record)} on {points} (lower is better)"
+    yield f"  metric: {metric_text(record.metric)}"
+    yield f"  {run}: {estimate(record.score)}"
+    if record.against:
+        yield f"  {plain(record.against.run)}: {estimate(record.other)}"
+        yield f"  difference: {estimate(record.difference)}, paired by points"
+
+
+def draw_score(ours: Measured, other: Measured | None, named: Named, stem: Path) -> None:
+    """Draw what each pair of classes adds to the score, of one model or of two on one scale."""
+    import numpy as np
+
+    metric, panels = named.of(ours.record), []
+    for each in (ours, other) if other else (ours,):
+        cells = metric.costs * costs.normalised(each.record.confusion_adversarial)
+        np.fill_diagonal(cells, np.nan)
+        panels.append((f"{plain(each.run.name)}: S {np.nansum(cells):.3f}", cells))
+    top = max(float(np.nanmax(cells, initial=0.0)) for _, cells in panels)
+    unit = "cost × share of the class"
+    shown = [maps.Map(title, cells, unit, top, root=True) for title, cells in panels]
+    maps.draw(shown, ours.record.classes, "label", "adversarial prediction", stem)
+
+
+def direction_lines(record: DirectionsRecord, ours: Measured) -> Iterator[str]:
+    """Say which pairs of classes hold least and most."""
+    right = sum(map(sum, record.counts))
+    yield (
+        f"directions under {label(ours.record)}: the share of each class's points, of {right} right"
+        " when clean, that became another class"
+    )
+    for title, pairs in (("least held", record.least), ("best held", record.most)):
+        yield f"  {title}"
+        width = max((len(plain(p.label)) + len(plain(p.predicted)) for p in pairs), default=0) + 4
+        for pair in pairs:
+            names = f"{plain(pair.label)} as {plain(pair.predicted)}".ljust(width)
+            turned = pair.turned
+            yield f"    {names}  {with_interval(turned)}, {turned.count} of {turned.n}"
+
+
+def draw_directions(record: DirectionsRecord, ours: Measured, stem: Path) -> None:
+    """Draw which share of each class an attack turned into which."""
+    import numpy as np
+
+    cells = costs.normalised(record.counts)
+    np.fill_diagonal(cells, math.nan)
+    title = f"turned by {label(ours.record)}"
+    shown = [maps.Map(title, cells, "share of points right when clean", root=True)]
+    maps.draw(shown, record.classes, "label", "turned into", stem)
