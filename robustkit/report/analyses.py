@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robustkit.analyses import Correlation, DirectionsRecord, GapRecord, ScoreRecord
 from robustkit.analysis import costs
@@ -14,9 +15,14 @@ from robustkit.records import digest
 from robustkit.report import maps
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.costs import estimate, metric_text
+from robustkit.report.heatmap import near_together
 from robustkit.report.measures import aligned, points_key
 from robustkit.report.summary import headline
 from robustkit.report.words import label, percent, plain, with_interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def measured(run: Run, evaluation: Evaluation) -> Measured:
@@ -102,24 +108,33 @@ def gap_lines(record: GapRecord) -> Iterator[str]:
 def rho_text(found: Correlation) -> str:
     """Write a correlation both ways."""
     with_diagonal, without = (
-        "none (constant)" if rho is None else f"{rho:.2f}"
+        "none (constant)" if rho is None else f"{round(rho, 2) + 0.0:.2f}"
         for rho in (found.with_diagonal, found.without_diagonal)
     )
     return f"correlation {with_diagonal} with the diagonal, {without} without it"
 
 
 def draw_gap(record: GapRecord, named: Named | None, stem: Path) -> None:
-    """Draw an accuracy gap, and the metric next to it."""
+    """Draw an accuracy gap, and next to it the metric, whose near classes then stand together."""
     import numpy as np
 
+    gap, classes, panels = np.array(record.gap), record.classes, []
+    if named and record.correlation:
+        metric = near_together(named.metric.reordered(classes))
+        gap, classes = _rearranged(gap, classes, metric.classes), metric.classes
+        title = f"metric {plain(Path(named.name).stem)}: {rho_text(record.correlation)}"
+        panels = [maps.Map(title, metric.costs, "cost (largest 1)", 1.0)]
     names = (plain(Path(each.run).name) for each in (record.robust, record.standard))
     title = f"accuracy gap of {' and '.join(names)}, {record.n} points"
-    panels = [maps.Map(title, np.array(record.gap), "share of the class", root=True)]
-    if named and record.correlation:
-        metric = named.metric.reordered(record.classes)
-        title = f"metric {plain(Path(named.name).stem)}: {rho_text(record.correlation)}"
-        panels.append(maps.Map(title, metric.costs, "cost (largest 1)", 1.0))
-    maps.draw(panels, record.classes, "label", "prediction", stem)
+    panels = [maps.Map(title, gap, "share of the class", root=True), *panels]
+    maps.draw(panels, classes, "label", "prediction", stem)
+
+
+def _rearranged(
+    cells: NDArray[np.float64], classes: Sequence[str], order: Sequence[str]
+) -> NDArray[np.float64]:
+    places = [classes.index(name) for name in order]
+    return cells[places][:, places]
 
 
 def score_lines(record: ScoreRecord, ours: Measured) -> Iterator[str]:
@@ -138,15 +153,17 @@ def draw_score(ours: Measured, other: Measured | None, named: Named, stem: Path)
     """Draw what each pair of classes adds to the score, of one model or of two on one scale."""
     import numpy as np
 
-    metric, panels = named.of(ours.record), []
+    classes, panels = ours.record.classes, []
+    metric = near_together(named.of(ours.record))
     for each in (ours, other) if other else (ours,):
-        cells = metric.costs * costs.normalised(each.record.confusion_adversarial)
+        shares = costs.normalised(each.record.confusion_adversarial)
+        cells = metric.costs * _rearranged(shares, classes, metric.classes)
         np.fill_diagonal(cells, np.nan)
         panels.append((f"{plain(each.run.name)}: S {np.nansum(cells):.3f}", cells))
     top = max(float(np.nanmax(cells, initial=0.0)) for _, cells in panels)
     unit = "cost × share of the class"
     shown = [maps.Map(title, cells, unit, top, root=True) for title, cells in panels]
-    maps.draw(shown, ours.record.classes, "label", "adversarial prediction", stem)
+    maps.draw(shown, metric.classes, "label", "adversarial prediction", stem)
 
 
 def direction_lines(record: DirectionsRecord, ours: Measured) -> Iterator[str]:
