@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from robustkit.errors import BadValueError, UnknownNameError
@@ -49,6 +50,7 @@ class LabelMetric:
             shape = "x".join(map(str, costs.shape))
             raise BadValueError(f"{len(classes)} classes have costs of {shape}")
         _check_costs(classes, costs)
+        costs /= costs.max()
         costs = (costs + costs.T) / 2
         np.fill_diagonal(costs, 0.0)
         costs /= costs.max()
@@ -137,7 +139,8 @@ class LabelMetric:
         (source, *names), body = rows[0], rows[1:]
         for number, (name, row) in enumerate(zip(names, body, strict=False), 1):
             if row[0] != name:
-                raise BadValueError(f"row {number} is of '{row[0]}', column {number} of '{name}'")
+                row_of, column_of = _short(row[0]), _short(name)
+                raise BadValueError(f"row {number} is of {row_of}, column {number} of {column_of}")
         if len(body) != len(names):
             raise BadValueError(f"it has {len(names)} columns of costs and {len(body)} rows")
         return cls(tuple(names), _numbers([row[1:] for row in body], len(names)), source)
@@ -171,8 +174,10 @@ def _check_names(classes: Sequence[str]) -> None:
     if len(classes) < 2:
         raise BadValueError(f"a label metric has two classes or more, not {len(classes)}")
     for name in classes:
-        if not name.strip():
-            raise BadValueError(f"class {classes.index(name)} of the metric has no name")
+        if len(name.strip().splitlines()) != 1:
+            raise BadValueError(
+                f"class {classes.index(name)} of the metric has no name in one line"
+            )
         if classes.count(name) > 1:
             raise BadValueError(f"class '{name}' of the metric is there twice")
 
@@ -197,6 +202,10 @@ def _check_costs(classes: Sequence[str], costs: NDArray[np.float64]) -> None:
         raise BadValueError("every cost of the metric is 0")
 
 
+def _short(cell: str) -> str:
+    return f"'{shorten(cell, 40)}'"
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
@@ -214,5 +223,5 @@ def _numbers(rows: Sequence[Sequence[str]], width: int) -> NDArray[np.float64]:
             raise BadValueError(f"row {number} of {len(rows)} has {len(row)} costs, not {width}")
         for cell in row:
             if not _is_number(cell):
-                raise BadValueError(f"row {number} has '{cell}', which is no number")
+                raise BadValueError(f"row {number} has {_short(cell)}, which is no number")
     return np.array([[float(cell) for cell in row] for row in rows])
