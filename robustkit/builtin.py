@@ -70,6 +70,7 @@ def register_datasets() -> dict[str, str]:
         "fashion-mnist": "robustkit.data.mnist:FashionMNIST",
         "cifar10": "robustkit.data.cifar:CIFAR10",
         "cifar100": "robustkit.data.cifar:CIFAR100",
+        "plane": "robustkit.data.plane:Plane",
         "svhn": "robustkit.data.svhn:SVHN",
         "tiny-imagenet": "robustkit.data.tiny_imagenet:TinyImageNet",
         "folder": "robustkit.data.folder:Folder",

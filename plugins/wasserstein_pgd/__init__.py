@@ -18,3 +18,15 @@ def register_losses() -> dict[str, str]:
 @hookimpl
 def register_trainers() -> dict[str, str]:
     return {"wpgd": "robustkit_plugins.wasserstein_pgd.wpgd:WassersteinTraining"}
+
+
+@hookimpl
+def register_recipes() -> dict[str, str]:
+    names = ("wpgd", "wpgd-mnist", "wpgd-cifar10")
+    return {name: f"robustkit_plugins.wasserstein_pgd:{name}.toml" for name in names}
+
+
+@hookimpl
+def register_tables() -> dict[str, str]:
+    names = ("wpgd-mnist", "wpgd-cifar10")
+    return {name: f"robustkit_plugins.wasserstein_pgd:{name}.table.toml" for name in names}

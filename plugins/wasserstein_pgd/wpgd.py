@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from robustkit import PGD, Adversarial, Attack, Loss, slot
+import torch
+from torch import Tensor
+
+from robustkit import PGD, Adversarial, Attack, Loss, Rng, ThreatModel, Victim, slot
+
+from .loss import Wasserstein
+
+
+class Costly:
+    """A victim of which no point is done: one that is wrong may still be wrong at more cost."""
+
+    def __init__(self, victim: Victim) -> None:
+        self.victim = victim
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        return self.victim(x, rows)
+
+    def done(self, logits: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
 
 
 class WPGD(PGD):
-    """PGD that ascends what an error costs: it goes for the costly classes first.
+    """PGD that ascends what an error costs; with a metric it goes on where a point is wrong.
 
-    Terzi et al. 2020 (arXiv 1910.03468), definition 6; 20 steps in evaluation. As many passes as
-    PGD.
+    Terzi et al. 2020 (arXiv 1910.03468), definition 6; 20 steps in evaluation.
     """
 
     name = "wpgd"
     loss: Loss = slot("wasserstein", "what is ascended; its metric says what an error costs")
+
+    def perturb(
+        self,
+        victim: Victim,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        if isinstance(self.loss, Wasserstein) and self.loss.metric:
+            victim = Costly(victim)
+        return super().perturb(victim, x, y, threat, rng, target)
 
 
 class WassersteinTraining(Adversarial):

@@ -85,11 +85,12 @@ def of_model(setting: str) -> bool:
 def build_attacks(names: list[str], settings: list[str]) -> list[Attack]:
     """Build attacks by name with their options; settings but a model's belong to one of them."""
     from robustkit.catalog import build
+    from robustkit.engine.resolve import named
     from robustkit.recipe import override, parse_override
 
     if not names:
         raise BadValueError("--attack names no attack")
-    tables: dict[str, Any] = {name: {"name": name} for name in names}
+    tables: dict[str, Any] = {name: named("attack", name) for name in names}
     for path, value in (parse_override(s) for s in settings if not of_model(s)):
         owner, _, option = path.partition(".")
         if owner not in tables or not option:

@@ -136,13 +136,13 @@ def _with_names(table: Mapping[str, Any]) -> Table:
         *parents, last = path
         parent = _at(result, parents)
         if isinstance(parent, dict) and (value := parent.get(last)):
-            parent[last] = _named(kind, value)
+            parent[last] = named(kind, value)
         elif isinstance(parent, dict) and kind == "attack":
-            parent[last] = _named(kind, recipes.Select().attack)
+            parent[last] = named(kind, recipes.Select().attack)
     return result
 
 
-def _named(kind: str, value: Any) -> Any:
+def named(kind: str, value: Any) -> Any:
     """Name the components inside a component's table that are not named yet."""
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
@@ -154,7 +154,7 @@ def _named(kind: str, value: Any) -> Any:
             continue
         if isinstance(value, dict) and "name" not in value and default is not None:
             value = {**({"name": default} if isinstance(default, str) else default), **value}
-        table = {**table, option: _named(inner, value)}
+        table = {**table, option: named(inner, value)}
     return table
 
 
