@@ -37,8 +37,11 @@ def transport(p: Tensor, q: Tensor, costs: Tensor) -> float:
     rows = np.kron(np.eye(k), np.ones(k))
     columns = np.kron(np.ones(k), np.eye(k))
     sums, shares = np.vstack((rows, columns)), np.concatenate((p.numpy(), q.numpy()))
-    # The last follows from the others, and rounding would make it a contradiction.
-    return float(linprog(costs.numpy().ravel(), A_eq=sums[:-1], b_eq=shares[:-1]).fun)
+    # The last follows from the others; the solver's own cuts stumble over shares of 1e-11.
+    options = {"presolve": False}
+    return float(
+        linprog(costs.numpy().ravel(), A_eq=sums[:-1], b_eq=shares[:-1], options=options).fun
+    )
 
 
 @given(
@@ -47,7 +50,7 @@ def transport(p: Tensor, q: Tensor, costs: Tensor) -> float:
     st.integers(2, 8),
     st.floats(0.1, 8),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_it_is_the_optimal_transport_to_the_label(
     seed: int, power: float, classes: int, scale: float
 ) -> None:
