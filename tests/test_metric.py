@@ -21,7 +21,7 @@ from robustkit.cli import app
 from robustkit.data.cifar import CIFAR10, CIFAR100
 from robustkit.metric import shipped
 from robustkit.records import EvalRecord
-from robustkit.report.heatmap import draw_metric, near_together
+from robustkit.report.maps import draw_metric, near_together
 from robustkit.wordnet import (
     WordNet,
     hierarchy,

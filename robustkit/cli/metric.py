@@ -93,7 +93,7 @@ def metric(
         found.write(out)
         print(f"wrote {out}")
     if plot:
-        from robustkit.report.heatmap import draw_metric
+        from robustkit.report.maps import draw_metric
 
         draw_metric(found, plot)
         print(f"wrote {plot}")

@@ -15,8 +15,9 @@ from robustkit.records import digest
 from robustkit.report import maps
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.costs import estimate, metric_text
-from robustkit.report.heatmap import near_together
+from robustkit.report.maps import near_together
 from robustkit.report.measures import aligned, points_key
+from robustkit.report.pictures import beside
 from robustkit.report.summary import headline
 from robustkit.report.words import label, percent, plain, with_interval
 
@@ -123,11 +124,11 @@ def draw_gap(record: GapRecord, named: Named | None, stem: Path) -> None:
         metric = near_together(named.metric.reordered(classes))
         gap, classes = _rearranged(gap, classes, metric.classes), metric.classes
         title = f"metric {plain(Path(named.name).stem)}: {rho_text(record.correlation)}"
-        panels = [maps.Map(title, metric.costs, "cost (largest 1)", 1.0)]
+        panels = [maps.of_metric(metric, title)]
     names = (plain(Path(each.run).name) for each in (record.robust, record.standard))
     title = f"accuracy gap of {' and '.join(names)}, {record.n} points"
     panels = [maps.Map(title, gap, "share of the class", root=True), *panels]
-    maps.draw(panels, classes, "label", "prediction", stem)
+    maps.draw(panels, classes, "label", "prediction", beside(stem))
 
 
 def _rearranged(
@@ -163,7 +164,7 @@ def draw_score(ours: Measured, other: Measured | None, named: Named, stem: Path)
     top = max(float(np.nanmax(cells, initial=0.0)) for _, cells in panels)
     unit = "cost × share of the class"
     shown = [maps.Map(title, cells, unit, top, root=True) for title, cells in panels]
-    maps.draw(shown, metric.classes, "label", "adversarial prediction", stem)
+    maps.draw(shown, metric.classes, "label", "adversarial prediction", beside(stem))
 
 
 def direction_lines(record: DirectionsRecord, ours: Measured) -> Iterator[str]:
@@ -190,4 +191,4 @@ def draw_directions(record: DirectionsRecord, ours: Measured, stem: Path) -> Non
     np.fill_diagonal(cells, math.nan)
     title = f"turned by {label(ours.record)}"
     shown = [maps.Map(title, cells, "share of points right when clean", root=True)]
-    maps.draw(shown, record.classes, "label", "turned into", stem)
+    maps.draw(shown, record.classes, "label", "turned into", beside(stem))

@@ -1,26 +1,27 @@
-"""Matrices over pairs of classes as heat maps side by side, as PNG and SVG files."""
+"""Matrices over pairs of classes as heat maps, side by side; label metrics among them."""
 
 from __future__ import annotations
 
-import io
-import warnings
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustkit.files import write_bytes
+from robustkit.metric import LabelMetric
+from robustkit.report.pictures import picture
 from robustkit.report.words import plain
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-NAMED = 60
+NAMED = 100
 """Classes that have room for their names; of more, every second, third, ... is named."""
 NUMBERED = 12
 """Classes up to which each cell shows its number, unless it is 0."""
-COLOURS = "cividis"
+COLOURS = "viridis"
 EMPTY = "#d9d9d9"
 """The colour of a cell without a number."""
 
@@ -39,32 +40,46 @@ class Map:
     """Whether colours follow the square root, which shows small numbers beside large ones."""
 
 
-def draw(maps: Sequence[Map], classes: Sequence[str], rows: str, columns: str, stem: Path) -> None:
-    """Draw maps over the same classes, as `stem`.png and `stem`.svg.
+def near_together(metric: LabelMetric) -> LabelMetric:
+    """Give the metric with its classes in an order in which near ones stand together."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
 
-    `rows` and `columns` say what the two axes are. Raises BadValueError where a file cannot be
-    written.
+    if len(metric.classes) < 3:
+        return metric
+    tree = linkage(squareform(metric.costs), "average", optimal_ordering=True)
+    return metric.reordered([metric.classes[place] for place in leaves_list(tree)])
+
+
+def of_metric(metric: LabelMetric, title: str) -> Map:
+    """Show the costs of a label metric."""
+    return Map(title, metric.costs, "cost (largest 1)", 1.0)
+
+
+def draw_metric(metric: LabelMetric, path: Path) -> None:
+    """Draw a label metric, near classes together; the name's ending is the format.
+
+    Raises BadValueError where matplotlib knows no such format or the file cannot be written.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
+    metric = near_together(metric)
+    draw([of_metric(metric, plain(metric.source))], metric.classes, "", "", [path])
 
-    side = min(9.0, 4.6 + 0.06 * len(classes))
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": stem.name,
-        "text.parse_math": False,
-        "font.size": 9,
-    }
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure = Figure(figsize=(len(maps) * (side + 0.6), side), layout="constrained")
+
+def draw(
+    maps: Sequence[Map], classes: Sequence[str], rows: str, columns: str, paths: Sequence[Path]
+) -> None:
+    """Draw maps over the same classes into files; `rows` and `columns` say what the axes are.
+
+    Raises BadValueError where matplotlib knows no such format or a file cannot be written.
+    """
+    side = min(11.0, 4.5 + 0.09 * len(classes))
+
+    def fill(figure: Figure) -> None:
         for axes, each in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
             _draw(axes, each, [plain(name) for name in classes])
             axes.set(xlabel=columns, ylabel=rows)
-        for kind, metadata in (("png", {}), ("svg", {"Date": None})):
-            image = io.BytesIO()
-            figure.savefig(image, format=kind, dpi=150, metadata=metadata)
-            write_bytes(stem.with_name(f"{stem.name}.{kind}"), image.getvalue())
+
+    picture(fill, len(maps) * (side + 0.8), side, paths)
 
 
 def _draw(axes: Any, each: Map, classes: Sequence[str]) -> None:
@@ -78,12 +93,12 @@ def _draw(axes: Any, each: Map, classes: Sequence[str]) -> None:
     colours = matplotlib.colormaps[COLOURS].with_extremes(bad=EMPTY)
     image = axes.imshow(each.cells, cmap=colours, norm=scale, interpolation="nearest")
     step = -(-count // NAMED)
-    size = max(4.5, min(9.0, 330 * step / count))
+    size = max(5.0, min(9.0, 380 * step / count))
     axes.set_xticks(range(0, count, step), classes[::step], rotation=90, fontsize=size)
     axes.set_yticks(range(0, count, step), classes[::step], fontsize=size)
     axes.tick_params(length=0)
-    axes.set_title(each.title, fontsize=9.5)
-    axes.figure.colorbar(image, ax=axes, shrink=0.75, label=each.unit)
+    axes.set_title(textwrap.fill(each.title, 70), fontsize=9)
+    axes.figure.colorbar(image, ax=axes, shrink=0.8, label=each.unit)
     if count <= NUMBERED:
         for (i, j), value in np.ndenumerate(each.cells):
             if known[i, j] and value:
