@@ -167,15 +167,14 @@ def test_training_moves_the_points_as_its_attack_does() -> None:
 
 
 def test_a_point_that_is_wrong_goes_on_to_what_costs_more(tmp_path: Path) -> None:
-    """On a linear model the cheap class is near and the dear one farther, both within reach."""
-    weight = torch.tensor([[0.0, 0.0], [-1.0, 0.2], [1.0, 0.0]])
+    """From 0.5 on, a line leads through the cheap class, at 0.55, to the dear one, at 0.65."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3))
     with torch.no_grad():
-        model[1].weight.copy_(20 * weight)
-        model[1].bias.copy_(20 * torch.tensor([0.0, 0.35, -0.6]))
+        model[1].weight.copy_(torch.tensor([[0.0, 0.0], [20.0, 0.0], [40.0, 0.0]]))
+        model[1].bias.copy_(torch.tensor([0.0, -11.0, -24.0]))
     x, y = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
     file = metric_file(tmp_path, ("0", "1", "2"), [[0, 1e-3, 1], [1e-3, 0, 1], [1, 1, 0]])
-    threat = ThreatModel("linf", 0.15)
+    threat = ThreatModel("linf", 0.2)
     found = {}
     for metric in ("", file):
         attack = WPGD(loss={"name": "wasserstein", "metric": metric}, random_start=False)  # type: ignore[arg-type]
