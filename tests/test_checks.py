@@ -167,14 +167,21 @@ def test_near_chance_suggests_what_to_check() -> None:
     assert checks.near_chance(rate(20, 30), [[7, 2, 1], [2, 7, 1], [2, 2, 6]]) == []
 
 
-def part(name: str, attacked: int, broken: int, backwards: float, rejected: int = 0) -> PartRecord:
+def part(
+    name: str,
+    attacked: int,
+    broken: int,
+    backwards: float,
+    rejected: int = 0,
+    forwards: float | None = None,
+) -> PartRecord:
     return PartRecord(
         name=name,
         options={"name": name},
         attacked=attacked,
         broken=broken,
         seconds=0,
-        forwards=attacked,
+        forwards=max(attacked, backwards) if forwards is None else forwards,
         backwards=backwards,
         rejected=rejected,
     )
@@ -243,6 +250,15 @@ def test_comparisons_warn_of_the_worse_one(
         lines = checks.across(pair)
         assert lines[one.hash] == []
         assert len(lines[other.hash]) == warned
+
+
+def test_several_gradients_of_one_point_are_one_step() -> None:
+    """As the rivals of adv-alpha: its one step is no longer a search than another's."""
+    one, other = record("fgsm", 0.1, 500, 1), record("alpha", 0.1, 600, 9)
+    both = other.parts[0].model_copy(update={"forwards": 1000.0})
+    assert checks.across([one, other])[other.hash]
+    other = other.model_copy(update={"parts": (both,)})
+    assert not checks.across([one, other])[other.hash]
 
 
 def test_warnings_reach_the_record_and_its_file(tmp_path: Path) -> None:

@@ -201,8 +201,8 @@ def black_box_wins(parts: Sequence[PartRecord], n: int) -> list[str]:
 
 
 def one_step_wins(one: EvalRecord, other: EvalRecord) -> list[str]:
-    """Warn where an attack of one gradient a point beats one of several, at the same threat."""
-    steps = [_gradients(record) for record in (one, other)]
+    """Warn where an attack of one step a point beats one of several, at the same threat."""
+    steps = [_steps(record) for record in (one, other)]
     if not (one.threat == other.threat and 0 < steps[0] <= 1.01 < steps[1]):
         return []
     if other.robust.count - one.robust.count <= FEW * one.robust.n:
@@ -237,6 +237,7 @@ def across(records: Sequence[EvalRecord]) -> dict[str, list[str]]:
     return lines
 
 
-def _gradients(record: EvalRecord) -> float:
+def _steps(record: EvalRecord) -> float:
+    """Give the steps along a gradient that a point was given; several gradients may make one."""
     attacked = max((part.attacked for part in record.parts), default=0)
-    return sum(part.backwards for part in record.parts) / max(attacked, 1)
+    return sum(min(part.forwards, part.backwards) for part in record.parts) / max(attacked, 1)
