@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from robustkit.metric import LabelMetric
-from robustkit.records import Rate, Record, RunFolder, digest
+from robustkit.records import Provenance, Rate, Record, RunFolder, digest
 
 Cells = tuple[tuple[float, ...], ...]
 
@@ -111,7 +111,16 @@ class CostRecord(Record):
             yield cls.read(path)
 
 
-class GapRecord(Record):
+class Analysis(Record):
+    """What an analysis leaves: a record whose name says what it is of."""
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending."""
+        raise NotImplementedError
+
+
+class GapRecord(Analysis):
     """Accuracy gap of a robust and a standard model."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
@@ -131,7 +140,7 @@ class GapRecord(Record):
         return f"gap-{digest([part and part.model_dump() for part in asked])}"
 
 
-class ScoreRecord(Record):
+class ScoreRecord(Analysis):
     """The weighted robustness score S, and that of another model."""
 
     evaluated: Evaluated
@@ -149,7 +158,7 @@ class ScoreRecord(Record):
         return f"score-{self.evaluated.evaluation}-{self.metric.digest}{other}"
 
 
-class DirectionsRecord(Record):
+class DirectionsRecord(Analysis):
     """Directional robustness: which classes an attack turned into which."""
 
     evaluated: Evaluated
@@ -166,3 +175,103 @@ class DirectionsRecord(Record):
     def stem(self) -> str:
         """The file's name without its ending."""
         return f"directions-{self.evaluated.evaluation}"
+
+
+class OfModel(Part):
+    """Which model a number was made of."""
+
+    model: str
+    """As it was named: a run folder, a file, or zoo:NAME."""
+    model_hash: str
+
+
+class PairShare(Part):
+    """How much of the plane goes from one class to another, both ways summed."""
+
+    first: str
+    second: str
+    share: float
+    """Of the points that are not too near to a border, in [0, 1]."""
+
+
+class Regions(Part):
+    """What a model makes of the plane."""
+
+    of: OfModel
+    swapped: tuple[PairShare, ...]
+
+
+class BoundariesRecord(Analysis):
+    """Which borders of the plane's classes models keep."""
+
+    classes: tuple[str, ...]
+    gap: float
+    """Points nearer to a true border than this do not count."""
+    resolution: int
+    n: int
+    """The points that count, of a grid of resolution x resolution."""
+    models: tuple[Regions, ...]
+    provenance: Provenance
+
+    @property
+    def stem(self) -> str:
+        return f"boundaries-{digest([self.gap, self.resolution, _hashes(self.models)])}"
+
+
+class Entropies(Part):
+    """How sure a model is of its predictions."""
+
+    of: OfModel
+    mean: Estimate
+    """Of the softmax's entropy in nats, in [0, log K]."""
+    counts: tuple[int, ...]
+    """Points by entropy, in bins of one width from 0 to log K."""
+    warnings: tuple[str, ...] = ()
+
+
+class EntropyRecord(Analysis):
+    """Entropy of what models predict on clean test points."""
+
+    data: dict[str, Any]
+    classes: tuple[str, ...]
+    label: str = ""
+    """The class of all points; empty where they are of every class."""
+    n: int
+    models: tuple[Entropies, ...]
+    provenance: Provenance
+
+    @property
+    def stem(self) -> str:
+        asked = [self.data, self.label, self.n, _hashes(self.models)]
+        return f"entropy-{digest(asked)}"
+
+
+class Embedding(Part):
+    """Where t-SNE puts the features of points."""
+
+    of: OfModel
+    features: int
+    """How many there are of a point."""
+    silhouette: Estimate | None
+    """Mean silhouette of the features by class, in [-1, 1]; None where all are of one class."""
+    places: tuple[tuple[float, float], ...]
+
+
+class FeaturesRecord(Analysis):
+    """What reaches the heads of models, brought to two dimensions."""
+
+    data: dict[str, Any]
+    classes: tuple[str, ...]
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    models: tuple[Embedding, ...]
+    provenance: Provenance
+
+    @property
+    def stem(self) -> str:
+        asked = [self.data, self.ids, _hashes(self.models)]
+        return f"features-{digest(asked)}"
+
+
+def _hashes(models: Iterable[Regions | Entropies | Embedding]) -> list[str]:
+    return [each.of.model_hash for each in models]

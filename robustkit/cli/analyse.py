@@ -1,23 +1,24 @@
-"""robustkit analyse: measures of runs that need their records alone."""
+"""robustkit analyse: measures of runs; those here need their records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustkit.cli import costs
+from robustkit.cli import analyse_models, costs
+from robustkit.cli.leave import leave
 
 if TYPE_CHECKING:
-    from robustkit.analyses import DirectionsRecord, GapRecord, ScoreRecord
     from robustkit.report import Run
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure what runs show: where two models differ, what errors cost, which classes hold."
-    " Reads records only; leaves a JSON record and a picture.",
+    help="Measure what runs show: where two models differ, what errors cost, which classes hold"
+    " (of their records alone); borders, entropy and features (of their models). Each leaves a JSON"
+    " record and a picture.",
 )
 RunPath = Annotated[Path, typer.Argument(help="A run folder with evaluations.")]
 Metric = Annotated[
@@ -47,9 +48,8 @@ def gap(
     named = costs.find(metric) if metric else None
     pair = analyses.on_the_same_points(_run(robust), _run(standard))
     record = gap_record(*pair, named)
-    stem = _keep(record, out or robust / "analysis")
-    analyses.draw_gap(record, named, stem)
-    _show(analyses.gap_lines(record), stem)
+    draw = partial(analyses.draw_gap, record, named)
+    leave(record, out or robust / "analysis", draw, analyses.gap_lines(record))
 
 
 @app.command("score")
@@ -73,9 +73,8 @@ def score(
     ours = analyses.chosen(_run(run), evaluation)
     other = analyses.alike(_run(against), ours) if against else None
     record = score_record(ours, named, other)
-    stem = _keep(record, out or run / "analysis")
-    analyses.draw_score(ours, other, named, stem)
-    _show(analyses.score_lines(record, ours), stem)
+    draw = partial(analyses.draw_score, ours, other, named)
+    leave(record, out or run / "analysis", draw, analyses.score_lines(record, ours))
 
 
 @app.command("directions")
@@ -86,25 +85,16 @@ def directions(run: RunPath, evaluation: Evaluation = "", out: Out = None) -> No
 
     ours = analyses.chosen(_run(run), evaluation)
     record = directions_record(ours)
-    stem = _keep(record, out or run / "analysis")
-    analyses.draw_directions(record, ours, stem)
-    _show(analyses.direction_lines(record, ours), stem)
+    draw = partial(analyses.draw_directions, record, ours)
+    leave(record, out or run / "analysis", draw, analyses.direction_lines(record, ours))
+
+
+app.command("boundaries")(analyse_models.boundaries)
+app.command("entropy")(analyse_models.entropy)
+app.command("features")(analyse_models.features)
 
 
 def _run(path: Path) -> Run:
     from robustkit.report import collect
 
     return collect([path])[0]
-
-
-def _keep(record: GapRecord | ScoreRecord | DirectionsRecord, folder: Path) -> Path:
-    """Write a record, and give the stem of its files."""
-    record.write(folder / f"{record.stem}.json")
-    return folder / record.stem
-
-
-def _show(lines: Iterable[str], stem: Path) -> None:
-    for line in lines:
-        print(line)
-    for kind in ("json", "png", "svg"):
-        print(f"{stem}.{kind}")

@@ -13,6 +13,7 @@ from robustkit.data.images import SPLIT_SEED, ArrayImages
 from robustkit.data.splits import stream
 from robustkit.interfaces import Dataset, Images
 
+CLASSES = ("a", "b", "c")
 SIZES = {"train": 3000, "test": 1000}
 WAVE, HEIGHT = 0.3, 0.07
 """Of the waves along a border: their length, and how far they go to either side."""
@@ -34,7 +35,7 @@ class Plane(Dataset):
         points = draws.astype(np.uint8)
         labels, distance = sectors(points / 255)
         kept = (distance > self.gap).nonzero()[0][: SIZES[part]]
-        return ArrayImages(points[kept].reshape(-1, 1, 1, 2), labels[kept], "abc", "plane")
+        return ArrayImages(points[kept].reshape(-1, 1, 1, 2), labels[kept], CLASSES, "plane")
 
 
 def sectors(points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
