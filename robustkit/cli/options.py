@@ -46,7 +46,7 @@ Unsafe = Annotated[
     bool, typer.Option("--unsafe", help="Run whatever the file holds: only if you trust it.")
 ]
 Model = Annotated[str, typer.Argument(help="A model file, a run folder, or zoo:NAME.")]
-Norm = Annotated[str, typer.Option("--norm", help="linf or l2; the model's own if absent.")]
+Norm = Annotated[str, typer.Option("--norm", help="linf, l2 or l1; the model's own if absent.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Test points; all if absent.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of order and attacks.")]
 BatchSize = Annotated[
