@@ -15,7 +15,7 @@ from robustkit.cli.leave import leave
 from robustkit.errors import BadValueError, UnknownNameError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from robustkit.analyses import OfModel
     from robustkit.cli.sources import TestPart
@@ -72,7 +72,7 @@ def entropy(
     """How sure models are: histograms of the softmax's entropy on clean test points, overlaid."""
     from robustkit.analyses import Entropies, EntropyRecord
     from robustkit.analysis import outputs as measure
-    from robustkit.engine.checks import require_logits, softmax_outputs
+    from robustkit.engine.checks import softmax_outputs
     from robustkit.engine.device import pick_device
     from robustkit.engine.provenance import now, provenance
     from robustkit.report import modelled
@@ -82,8 +82,8 @@ def entropy(
     classes = part.images.classes
     ids, found = _points(part, limit, label), []
     for model, each in zip(models, loaded, strict=True):
-        logits = _ask(each, part, ids, device, lambda module: module)
-        values = measure.entropies(require_logits(logits, len(ids), classes))
+        logits = _ask(each, part, ids, device, _logits)
+        values = measure.entropies(logits)
         found.append(
             Entropies(
                 of=_of(model, each),
@@ -124,7 +124,7 @@ def features(
     labels = part.images.labels[ids]
     for model, each in zip(models, loaded, strict=True):
         try:
-            values = _ask(each, part, ids, device, measure.features_of)
+            values = _ask(each, part, ids, device, lambda each: measure.features_of(each.module))
             places = measure.embed(values)
         except BadValueError as error:
             raise BadValueError(f"'{model}': {error}") from None
@@ -205,7 +205,7 @@ def _ask(
     part: TestPart,
     ids: Tensor,
     device: str,
-    within: Callable[[nn.Module], Callable[[Tensor], Tensor]],
+    within: Callable[[LoadedModel], Callable[[Tensor], Tensor]],
 ) -> Tensor:
     """Ask a model, or a part within it, for what it makes of points."""
     from robustkit.analysis.outputs import outputs
@@ -213,10 +213,16 @@ def _ask(
     from robustkit.engine.device import pick_device
     from robustkit.engine.subject import Points, lent
 
-    asked, on = within(loaded.module), pick_device(device)
+    asked, on = within(loaded), pick_device(device)
     points = Points(part.images, ids, on, boxed=True)
     with lent(loaded.module, on):
         return outputs(asked, (points.block(where).x for where in blocks(len(points))))
+
+
+def _logits(loaded: LoadedModel) -> Callable[[Tensor], Tensor]:
+    from robustkit.engine.checks import require_logits
+
+    return lambda x: require_logits(loaded.module(x), len(x), loaded.classes)
 
 
 def _of(model: str, loaded: LoadedModel) -> OfModel:
