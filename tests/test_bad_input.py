@@ -259,7 +259,18 @@ def test_ctrl_c_is_one_line_and_the_run_resumes(tmp_path: Path) -> None:
 
 
 def test_help_is_there_for_every_command() -> None:
-    for command in ("", "demo", "train", "eval", "attack", "report", "plugins", "data", "models", "zoo"):
+    for command in (
+        "",
+        "demo",
+        "train",
+        "eval",
+        "attack",
+        "report",
+        "plugins",
+        "data",
+        "models",
+        "zoo",
+    ):
         result = run(*([command] if command else []), "--help")
         assert result.exit_code == 0
         assert "Usage" in result.stdout
