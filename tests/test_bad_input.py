@@ -266,8 +266,11 @@ def test_help_is_there_for_every_command() -> None:
         "eval",
         "attack",
         "report",
+        "analyse",
+        "reproduce",
         "plugins",
         "data",
+        "metric",
         "models",
         "zoo",
     ):
