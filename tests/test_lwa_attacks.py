@@ -141,7 +141,7 @@ def test_each_least_perturbation_is_the_closed_form(norm: str) -> None:
     assert predicted(1.0001 * r) != 0
     assert predicted(0.9999 * r) == 0
     # And the attack goes that way.
-    x_adv, _ = propose(AdvAlpha(), model, x.detach(), y, threat(norm, float(size)))
+    x_adv, _ = propose(AdvAlpha(), model, x.detach(), y, threat(norm, float(size.detach())))
     assert torch.allclose(x_adv - x, r, atol=1e-9)
 
 
