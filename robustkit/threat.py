@@ -153,7 +153,10 @@ class ThreatModel:
         """
         if self.norm == "l1":
             return self._moved(x, grad, eps, _one_by_one)
-        return self.along(grad if self.norm == "l2" else grad.sign(), x, eps)
+        if self.norm == "l2":
+            return self.along(grad, x, eps)
+        size = self.eps if eps is None else per_point(eps, x)
+        return self.clamp(x + size * grad.sign())
 
     def along(self, direction: Tensor, x: Tensor, eps: Tensor | None = None) -> Tensor:
         """Give the point that lies in a direction, in the box, and has size eps from `x`.

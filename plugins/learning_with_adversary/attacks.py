@@ -121,10 +121,8 @@ class AdvAlpha(Linearised):
         if target is not None:
             raise BadValueError(f"attack '{self.name}' takes no target; 'adv-loss' does")
         logits, x = _look(victim, x)
-        classes = torch.arange(logits.shape[1], device=x.device).expand_as(logits)
-        weights, lead = rival_weights(
-            logits, y, classes[classes != y.unsqueeze(1)].view(len(x), -1)
-        )
+        others = torch.arange(logits.shape[1] - 1, device=x.device)
+        weights, lead = rival_weights(logits, y, others + (others >= y.unsqueeze(1)))
         right = logits.argmax(1) == y
         weights = weights.where(right.unsqueeze(1), -log_odds_weights(logits, y))
         slopes = _slopes(logits, x, weights)

@@ -28,9 +28,12 @@ class Parts(nn.Module):
         # What goes in below where only the layer's output counts; two, for batch norm refuses one.
         self.dummy = torch.zeros_like(x[:2])
         if layer:
-            names = [name for name, _ in model.named_modules() if name]
-            if layer not in names:
-                raise UnknownNameError("layer", layer, names, "trainer.layer is one of the model's")
+            try:
+                model.get_submodule(layer)
+            except AttributeError:
+                names = [name for name, _ in model.named_modules() if name]
+                hint = "trainer.layer is one of the model's"
+                raise UnknownNameError("layer", layer, names, hint) from None
         elif not (hasattr(model, "features") and hasattr(model, "head")):
             raise BadValueError(
                 "the model has no `features` and `head`: name a layer, trainer.layer=..."

@@ -32,19 +32,17 @@ def log_cost(logits: Tensor, y: Tensor, costs: Tensor | None = None) -> Tensor:
     It grows where the cost does and never flattens, however sure the model is.
     """
     of_y = of_label(logits, y, costs)
-    some = of_y > 0
-    any_ = some.any(1)
-    of_y = (
-        of_y.where(some, of_y.new_ones(())).log().masked_fill(~some & any_.unsqueeze(1), -torch.inf)
-    )
-    found = (of_y + logits.log_softmax(1)).logsumexp(1)
-    return found.where(any_, found.new_zeros(()))
+    costly = of_y.any(1)
+    # A row of which nothing costs anything would be infinite, and its gradient no number.
+    log_costs = of_y.where(costly.unsqueeze(1), of_y.new_ones(())).log()
+    found = (log_costs + logits.log_softmax(1)).logsumexp(1)
+    return found.where(costly, found.new_zeros(()))
 
 
 def of_label(logits: Tensor, y: Tensor, costs: Tensor | None) -> Tensor:
     """Give what each prediction costs (N, K), of labels (N,) or soft ones (N, K)."""
     if costs is None:
-        costs = 1 - torch.eye(logits.shape[1])
+        costs = 1 - torch.eye(logits.shape[1], device=logits.device)
     costs = costs.to(logits)
     return costs[y] if y.dim() == 1 else y.to(logits) @ costs
 
@@ -93,6 +91,7 @@ class Wasserstein(Loss):
                 f"metric '{self.metric}' is of {len(self._costs)} classes, the model has"
                 f" {logits.shape[1]}"
             )
+        self._costs = self._costs.to(logits.device)  # once, not in each step of an attack
         return self._costs
 
     def _matrix(self, metric: LabelMetric) -> Tensor:
