@@ -126,23 +126,26 @@ class ThreatModel:
         """Bring images into the box."""
         return x if math.isinf(self.low) and math.isinf(self.high) else x.clamp(self.low, self.high)
 
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+    def project(self, x_adv: Tensor, x: Tensor, eps: Tensor | None = None) -> Tensor:
         """Bring `x_adv` into the ball around `x` and into the box; `x` lies in the box.
 
         linf and l1 give the nearest such point; l2 scales to the ball, then clamps, as
-        AutoAttack's reference does (a clamp only shortens).
+        AutoAttack's reference does (a clamp only shortens). `eps` (N,) stands for this threat's
+        own, a size a point.
         """
         import torch
 
-        if self.norm == "none" or math.isinf(self.eps):
+        if self.norm == "none" or (eps is None and math.isinf(self.eps)):
             return self.clamp(x_adv)
+        size = self.eps if eps is None else eps
         if self.norm == "linf":
-            return self.clamp(torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps))
+            size = size if eps is None else per_point(eps, x)
+            return self.clamp(torch.minimum(torch.maximum(x_adv, x - size), x + size))
         delta = x_adv - x
         if self.norm == "l2":
-            scale = (self.eps / (self.size(delta) + 1e-12)).clamp(max=1.0)
+            scale = (size / (self.size(delta) + 1e-12)).clamp(max=1.0)
             return self.clamp(x + delta * per_point(scale, delta))
-        return x + self._project_l1(delta, x)
+        return x + self._project_l1(delta, x, size)
 
     def farthest(self, grad: Tensor, x: Tensor, eps: Tensor | None = None) -> Tensor:
         """Give the point of ball and box where a linear function with `grad` is largest.
@@ -179,7 +182,7 @@ class ThreatModel:
         step = flat.sign() * move(flat.abs(), room, size.unsqueeze(1))
         return self.clamp(x + step.view_as(x))
 
-    def _project_l1(self, delta: Tensor, x: Tensor) -> Tensor:
+    def _project_l1(self, delta: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
         """Find the nearest point of ball and box: soft thresholding, its threshold by bisection."""
         low, high = (self.low - x).flatten(1), (self.high - x).flatten(1)
         flat = delta.flatten(1)
@@ -190,10 +193,10 @@ class ThreatModel:
 
         under = flat.new_zeros(len(flat))
         over = flat.abs().amax(1)
-        outside = shrink(under).abs().sum(1) > self.eps
+        outside = shrink(under).abs().sum(1) > eps
         for _ in range(40):
             middle = (under + over) / 2
-            too_large = shrink(middle).abs().sum(1) > self.eps
+            too_large = shrink(middle).abs().sum(1) > eps
             under, over = middle.where(too_large, under), over.where(too_large, middle)
         return shrink(over.where(outside, over.new_zeros(()))).view_as(delta)
 

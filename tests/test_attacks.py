@@ -279,7 +279,7 @@ def test_no_norm_is_refused_in_one_line(attack: Attack) -> None:
         attacked(attack, model, x, y, ThreatModel("none", 1.0))
 
 
-def test_only_fab_takes_an_unbounded_eps() -> None:
+def test_only_those_that_seek_the_smallest_take_an_unbounded_eps() -> None:
     model, x, y = affine(3, 2, (1, 4, 4))
     for attack in [*SHORT, AutoAttack()]:
         if attack.minimal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -53,7 +52,7 @@ class BoundaryAttack(Attack):
         search = Search(self, victim, x, y, threat, target)
         rows = search.rows
         logits = victim(x, rows)
-        self._accept(search, x, logits, rows, threat)
+        search.accept(x, logits, rows, threat)
         self._find(search, logits, threat, rng)
         return search.x_adv
 
@@ -89,23 +88,10 @@ class BoundaryAttack(Attack):
             (1 - alpha) * (x_adv + self.eta * step) + alpha * (x + self.eta * step_at_x)
         )
         logits = search.victim(x_adv, rows)
-        self._accept(search, x_adv, logits, rows, threat)
+        left = search.accept(x_adv, logits, rows, threat)
         back = per_point(search.misled(logits, rows), x)
         x_adv = (x + self.beta * (x_adv - x)).where(back, x_adv)
-        left = (~search.over[rows]).nonzero().squeeze(1)
         return x_adv[left], rows[left]
-
-    def _accept(
-        self, search: Search, x_adv: Tensor, logits: Tensor, rows: Tensor, threat: ThreatModel
-    ) -> None:
-        """Take adversarial examples that are small enough; with a finite eps they end a search."""
-        misled = search.misled(logits, rows)
-        size = threat.size(x_adv - search.x[rows])
-        fits = (misled & (size <= threat.eps)).nonzero().squeeze(1)
-        if len(fits):
-            search.offer(x_adv[fits], -size[fits], misled[fits], rows[fits])
-            if not math.isinf(threat.eps):
-                search.settle(x_adv[fits], logits[fits], rows[fits])
 
 
 def border_of_target(search: Search, to: Tensor) -> Border:

@@ -47,7 +47,7 @@ class Search:
         if math.isinf(threat.eps) and not attack.minimal:
             raise BadValueError(
                 f"attack '{attack.name}' needs an eps, not 'inf'; "
-                "'fab-t' looks for the smallest perturbation"
+                "'fmn' looks for the smallest perturbation"
             )
         self.victim, self.x, self.y, self.target = victim, x, y, target
         self.label = hard_labels(y)
@@ -79,6 +79,20 @@ class Search:
         self._take(stronger, x_adv, rows)
         self.wrong[rows] = before | misled
         self.loss[rows] = loss.where(stronger, self.loss[rows])
+
+    def accept(self, x_adv: Tensor, logits: Tensor, rows: Tensor, threat: ThreatModel) -> Tensor:
+        """Take adversarial examples in the ball, the smallest of each point; give what remains.
+
+        With a finite eps such an example ends a search.
+        """
+        misled = self.misled(logits, rows)
+        size = threat.size(x_adv - self.x[rows])
+        fits = (misled & (size <= threat.eps)).nonzero().squeeze(1)
+        if len(fits):
+            self.offer(x_adv[fits], -size[fits], misled[fits], rows[fits])
+            if not math.isinf(threat.eps):
+                self.settle(x_adv[fits], logits[fits], rows[fits])
+        return (~self.over[rows]).nonzero().squeeze(1)
 
     def settle(self, x_adv: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
         """Take the proposals of points that need no more search; give which of `rows` remain."""
@@ -189,3 +203,8 @@ def fewer_targets(name: str, most: int, classes: int) -> list[str]:
     if classes - 1 >= most:
         return []
     return [f"{name}: {classes - 1} of {most} targets, for there are {classes} classes"]
+
+
+def annealed(first: float, last: float, progress: float) -> float:
+    """Go from the first value to the last along a cosine, progress in [0, 1)."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

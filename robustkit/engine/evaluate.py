@@ -113,7 +113,7 @@ def require_fit(attacks: Sequence[Attack], threats: Sequence[ThreatModel], class
         if math.isinf(threat.eps) and threat.norm != "none" and not part.minimal:
             raise BadValueError(
                 f"attack '{part.name}' needs a finite eps; 'inf' is for attacks that look for the "
-                "smallest perturbation, such as 'fab-t'"
+                "smallest perturbation, such as 'fmn'"
             )
 
 
