@@ -10,6 +10,8 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
+from robustkit.engine.grey import with_grey
+
 LOGITS, GRADIENT = 1e-4, 1e-3
 """How far the rewritten model may be from the model, as a share of the largest logit, and of the
 gradient's length."""
@@ -39,10 +41,11 @@ def quickened(model: nn.Module, x: Tensor) -> nn.Module:
     """Give what attacks may ask in place of a frozen model: its rewriting, or the model itself.
 
     Batch norm becomes part of the convolution before it, pooling comes before ReLU, channels lie
-    last in memory, and what needs no gradient is a frozen program with fused kernels. `x`
-    (N, C, H, W) are some images. The model itself is given back wherever its code cannot be read as
-    a graph (control flow, hooks, training mode, compiled or scripted), on another device than the
-    processor, and where logits or gradients of the two differ. Verdicts are never of the rewriting.
+    last in memory, grey images get their gradient in blocks of pixels, and what needs no gradient
+    is a frozen program with fused kernels. `x` (N, C, H, W) are some images. The model itself is
+    given back wherever its code cannot be read as a graph (control flow, hooks, training mode,
+    compiled or scripted), on another device than the processor, and where logits or gradients of
+    the two differ. Verdicts are never of the rewriting.
     """
     on_processor = all(tensor.device.type == "cpu" for tensor in (x, *model.parameters()))
     if not on_processor or x.dim() != 4 or any(map(_unreadable, model.modules())):
@@ -73,7 +76,8 @@ def _rewritten(model: nn.Module, x: Tensor) -> Quick:
     both = graph.to(memory_format=torch.channels_last).requires_grad_(False)
     with torch.no_grad():
         traced = torch.jit.trace(both, x.contiguous(memory_format=torch.channels_last))
-        return Quick(both, torch.jit.optimize_for_inference(torch.jit.freeze(traced)))
+        ahead = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+        return Quick(with_grey(both), ahead)
 
 
 def _pooled_first(module: fx.GraphModule) -> fx.GraphModule:
