@@ -117,6 +117,10 @@ class Victim(Protocol):
         """Say which points need no more search: (N,) of bool; in training none."""
         ...
 
+    def void(self, passes: Tensor, rows: Tensor) -> None:
+        """Take back `passes` (M,) of rows (M,): asked ahead of a search, which went another way."""
+        ...
+
 
 @dataclass(frozen=True)
 class At:

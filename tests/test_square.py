@@ -6,19 +6,18 @@ import pytest
 import torch
 from attack_models import Recorder, affine, attacked, cnn, unboxed
 
-from robustkit.attacks.square import (
-    Square,
+from robustkit.attacks import square
+from robustkit.attacks.patches import (
+    PATCHES,
+    Bumps,
+    Windows,
     bump,
-    gathered,
-    l1_start,
-    l2_patch,
-    l2_start,
     mass,
     patch_side,
     pyramid,
     share,
-    window,
 )
+from robustkit.attacks.square import Square
 from robustkit.engine.rng import PointRng
 from robustkit.threat import Norm, ThreatModel
 
@@ -47,11 +46,20 @@ def test_patch_sides() -> None:
 
 
 def test_windows_never_reach_the_last_offset() -> None:
-    image = torch.zeros(1, 1, 6, 9)
-    assert window((0.0, 0.0), 3, image) == (..., slice(0, 3), slice(0, 3))
     last = math.nextafter(1.0, 0.0)
-    assert window((last, last), 3, image) == (..., slice(2, 5), slice(5, 8))
-    assert window((last, last), 6, image)[1] == slice(0, 6)
+    draws, sides = (
+        torch.tensor([[0, 0], [last, last], [last, 0.5]]).float(),
+        torch.tensor([3, 3, 6]),
+    )
+    draws = draws.clamp(max=1 - 2**-24)  # the largest that is ever drawn
+    windows = Windows.drawn(draws, sides, torch.zeros(1, 1, 6, 9))
+    assert windows.corner.tolist() == [[0, 0], [2, 5], [0, 1]]
+    rows, columns = range(2, 5), range(5, 8)
+    inside = torch.zeros(6, 9, dtype=torch.bool)
+    inside[2:5, 5:8] = True
+    assert torch.equal(windows.mask(torch.tensor(1)), inside.unsqueeze(0))
+    assert windows.down[1].nonzero().flatten().tolist() == list(rows)
+    assert windows.across[1].nonzero().flatten().tolist() == list(columns)
 
 
 def test_l2_patches_by_hand() -> None:
@@ -65,7 +73,7 @@ def test_l2_patches_by_hand() -> None:
     assert bump(1, 2).tolist() == [[-1.0]]
 
 
-def asked(norm: Norm, queries: int, n: int = 8) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def asked(norm: Norm, queries: int, n: int = 128) -> tuple[torch.Tensor, list[torch.Tensor]]:
     model, x, y = affine(3, n, (3, 10, 10))
     recorder = Recorder(model)
     attacked(Square(queries=queries), recorder, x, y, unboxed(norm, 0.1), drop=False)
@@ -97,32 +105,67 @@ def test_l2_starts_from_a_grid_of_patches_and_stays_on_the_sphere() -> None:
     assert torch.allclose(cells.abs().sort(-1).values / sizes.unsqueeze(-1), shape, atol=1e-3)
 
 
+QUERY = 600
+"""At which squares of images of 20 x 20 have a side of 5."""
+
+
+def bumps(norm: Norm, eps: float, x: torch.Tensor) -> Bumps:
+    rng = PointRng(0, "square", torch.arange(len(x)))
+    patches = PATCHES[norm](x, unboxed(norm, eps), rng, 5000, 0.8)
+    assert isinstance(patches, Bumps)
+    return patches
+
+
+def proposal(patches: Bumps, x: torch.Tensor, x_adv: torch.Tensor) -> torch.Tensor:
+    turns = torch.full((len(x), 1), QUERY)
+    return patches.propose(x, x_adv, turns, torch.arange(len(x))).squeeze(1)
+
+
+def places(patches: Bumps) -> tuple[torch.Tensor, torch.Tensor]:
+    turn = torch.tensor(QUERY)
+    return patches.to.mask(turn).squeeze(0), patches.origin.mask(turn).squeeze(0)
+
+
 def test_l2_puts_what_two_squares_held_into_the_first() -> None:
     x = torch.zeros(4, 3, 20, 20)
-    threat, rng, query = unboxed("l2", 1.0), PointRng(0, "square", torch.arange(4)), 600
-    start = l2_start(x, threat, rng)
-    moved = l2_patch(x, start, threat, rng, query, side=5)
-    draws = rng.shared.uniform((5,), at=("patch", query)).tolist()
-    to, origin = window(draws[:2], 5, x), window(draws[2:4], 5, x)
-    assert to != origin
-    rest, emptied = torch.ones(20, 20, dtype=torch.bool), torch.zeros(20, 20, dtype=torch.bool)
-    rest[to], rest[origin], emptied[origin], emptied[to] = False, False, True, False
+    patches = bumps("l2", 1.0, x)
+    start = patches.start(x)
+    moved = proposal(patches, x, start)
+    to, origin = places(patches)
+    assert to.sum() == origin.sum() == 25 and not torch.equal(to, origin)
+    rest, emptied = ~(to | origin), origin & ~to
     assert torch.allclose(moved[..., rest], start[..., rest], atol=1e-5)
     assert start[..., emptied].any() and not moved[..., emptied].any()
     assert torch.allclose(mass(moved, 2), mass(start, 2), rtol=1e-4)
-    assert not torch.allclose(moved[to], start[to], atol=1e-3)
+    assert not torch.allclose(moved[..., to], start[..., to], atol=1e-3)
 
 
 def test_l2_spends_what_is_left_of_eps() -> None:
     x = torch.zeros(1, 1, 20, 20)
-    threat, rng = unboxed("l2", 1.0), PointRng(0, "square", torch.arange(1))
-    start = l2_start(x, threat, rng)
-    at = window(rng.shared.uniform((5,), at=("patch", 600)).tolist()[:2], 5, x)
+    patches = bumps("l2", 1.0, x)
+    start, (to, _) = patches.start(x), places(patches)
     shares = [
-        mass(l2_patch(x, scale * start, threat, rng, 600, side=5)[at], 2).item()
-        for scale in (1.0, 0.5)
+        proposal(patches, x, scale * start)[..., to].square().sum().item() for scale in (1.0, 0.5)
     ]
     assert shares[1] > shares[0] + 0.5
+
+
+def test_bumps_lie_upright_or_on_their_side_with_a_sign_for_each_point_and_channel() -> None:
+    """Where there was nothing before, what is put in a square is the bump alone."""
+    x = torch.zeros(16, 3, 20, 20)
+    patches = bumps("l2", 1.0, x)
+    kinds = set()
+    for query in range(595, 605):
+        turns = torch.full((len(x), 1), query)
+        moved = patches.propose(x, x, turns, torch.arange(len(x))).squeeze(1)
+        square = moved[..., patches.to.mask(torch.tensor(query)).squeeze(0)].unflatten(-1, (5, 5))
+        turned = bool(patches.form[query] % 2)
+        shape = (bump(5, 2).T if turned else bump(5, 2)) / math.sqrt(3)
+        sign = square[..., 0, 0].sign() * shape[0, 0].sign()
+        assert torch.allclose(square, sign[..., None, None] * shape, atol=1e-5)
+        assert len(sign.unique(dim=0)) > 2
+        kinds.add(turned)
+    assert kinds == {False, True}
 
 
 def test_l1_patches_by_hand() -> None:
@@ -133,29 +176,49 @@ def test_l1_patches_by_hand() -> None:
 
 def test_l1_starts_from_a_grid_that_is_only_ever_shrunk() -> None:
     x, rng = torch.full((4, 3, 10, 10), 0.5), PointRng(0, "square", torch.arange(4))
+
+    def size(eps: float) -> torch.Tensor:
+        start = PATCHES["l1"](x, ThreatModel("l1", eps), rng, 1, 0.8).start(x)
+        return (start - x).abs().flatten(1).sum(1)
+
     # 25 patches of size 1 in each of 3 channels; pixels of the largest reach the box at a half.
-    loose = (l1_start(x, ThreatModel("l1", 100), rng) - x).abs().flatten(1).sum(1)
     cell = bump(2, 1).abs().clamp(max=0.5).sum().item()
-    assert torch.allclose(loose, torch.full_like(loose, 75 * cell), rtol=1e-4)
-    tight = (l1_start(x, ThreatModel("l1", 7), rng) - x).abs().flatten(1).sum(1)
-    assert torch.allclose(tight, torch.full_like(tight, 7), rtol=1e-5)
-    assert (tight <= 7).all()
+    assert torch.allclose(size(100), torch.full((4,), 75 * cell), rtol=1e-4)
+    assert torch.allclose(size(7), torch.full((4,), 7.0), rtol=1e-5)
+    assert (size(7) <= 7).all()
 
 
 def test_l1_puts_what_two_squares_held_and_more_into_the_first() -> None:
     """By hand, one channel and then three: 3 in one square, 2 in the other, 100 allowed."""
-    rng, query = PointRng(0, "square", torch.arange(1)), 600
-    draws = rng.shared.uniform((5,), at=("patch", query)).tolist()
     for c in (1, 3):
-        delta = torch.zeros(1, c, 20, 20)
-        to, origin = window(draws[:2], 5, delta), window(draws[2:4], 5, delta)
-        delta[..., to[1].start, to[2].start] = 3.0
-        delta[..., origin[1].stop - 1, origin[2].stop - 1] = -2.0
-        moved = gathered(delta, unboxed("l1", 100.0), rng, query, 5, 1, gain=c)
+        x = torch.zeros(1, c, 20, 20)
+        patches = bumps("l1", 100.0, x)
+        (to, origin), delta = places(patches), torch.zeros_like(x)
+        for mask, value in ((to, 3.0), (origin & ~to, -2.0)):
+            row, column = mask.nonzero()[0].tolist()
+            delta[..., row, column] = value
+        turns, sign = torch.tensor([QUERY]), torch.ones(1, c, dtype=torch.long)
+        moved = patches._gathered(delta, turns, sign)
         unused = 100 - delta.abs().sum()
         due = c * (delta[:, :1].abs().sum() + unused / c)
-        assert torch.allclose(mass(moved[to], 1), due.expand(1, c, 1, 1), rtol=1e-4)
+        assert torch.allclose(mass(moved * to, 1), due.expand(1, c, 1, 1), rtol=1e-4)
         assert torch.allclose(moved.abs().sum(), c * due, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_looking_ahead_changes_nothing(norm: Norm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither proposals nor queries: patches behind one that helps are void."""
+    model, x, y = cnn()
+    threat = ThreatModel(norm, {"linf": 0.02, "l2": 0.2, "l1": 1.0}[norm])
+    found, passes = [], []
+    for rows, n in ((1, 64), (128, 64), (512, 64), (128, 5)):
+        monkeypatch.setattr(square, "ROWS", rows)
+        x_adv, victim = attacked(Square(queries=60), model, x[:n], y[:n], threat)
+        found.append(x_adv)
+        passes.append(victim.forwards)
+    assert all(torch.equal(x_adv, found[0][: len(x_adv)]) for x_adv in found)
+    assert all(torch.equal(spent, passes[0][: len(spent)]) for spent in passes)
+    assert passes[0].max() == 61 and passes[0].min() < 61
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -22,6 +22,9 @@ class Costly:
     def done(self, logits: Tensor, y: Tensor) -> Tensor:
         return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
 
+    def void(self, passes: Tensor, rows: Tensor) -> None:
+        self.victim.void(passes, rows)
+
 
 class WPGD(PGD):
     """PGD that ascends what an error costs; with a metric it goes on where a point is wrong.

@@ -135,6 +135,9 @@ class Among:
     def done(self, logits: Tensor, y: Tensor) -> Tensor:
         return self.victim.done(logits, y)
 
+    def void(self, passes: Tensor, rows: Tensor) -> None:
+        self.victim.void(passes, self.among[rows])
+
 
 class Together(Search):
     """Searches of some points of another one for several targets (M, K) at once.

@@ -54,20 +54,22 @@ class Square(Attack):
                 rows, turn = rows[left], turn[left]
             if not len(rows):
                 return search.x_adv
-            ahead = min(max(ROWS // len(rows), 1), AHEAD)
+            ahead = min(max(ROWS // len(rows), 1), AHEAD, self.queries)
             turns = turn.unsqueeze(1) + torch.arange(ahead, device=x.device)
-            among = turns.clamp(max=self.queries - 1)
-            proposed = patches.propose(x, x_adv, among, rows)
+            due = turns < self.queries
+            proposed = patches.propose(x, x_adv, turns.where(due, 0), rows)
             each = rows.repeat_interleave(ahead)
             answers = victim(proposed.flatten(0, 1), each)
             losses = self._objective(search, answers, each).view_as(turns)
-            better = (losses > best.unsqueeze(1)) & (turns < self.queries)
+            better = due & (losses > best.unsqueeze(1))
             helped, first = better.any(1), better.int().argmax(1)
             at = (torch.arange(len(rows), device=x.device), first)
             x_adv = proposed[at].where(per_point(helped, x), x_adv)
             logits = answers.unflatten(0, (-1, ahead))[at].where(helped.unsqueeze(1), logits)
             best = losses[at].where(helped, best)
-            turn = turn + (first + 1).where(helped, ahead)
+            used = (first + 1).where(helped, due.sum(1))
+            victim.void(ahead - used, rows)
+            turn = turn + used
 
     @staticmethod
     def _objective(search: Search, logits: Tensor, rows: Tensor) -> Tensor:

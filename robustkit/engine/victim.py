@@ -87,6 +87,10 @@ class CountingVictim:
         others = logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
         return true - others < -ROUNDING * logits.abs().amax(1)
 
+    def void(self, passes: Tensor, rows: Tensor) -> None:
+        """Take back passes forward that a search asked ahead of itself, in vain."""
+        self.forwards.index_add_(0, rows, -passes.to(self.forwards))
+
 
 @contextmanager
 def frozen(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:

@@ -127,6 +127,10 @@ class ImpatientVictim(CountingVictim):
         over = super().done(logits, y)
         return torch.ones_like(over) if self.calls >= self.patience else over
 
+    def void(self, passes: Tensor, rows: Tensor) -> None:
+        self.points -= int(passes.sum())
+        super().void(passes, rows)
+
 
 def search(
     attack: Attack,
