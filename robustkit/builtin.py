@@ -10,6 +10,11 @@ def register_attacks() -> dict[str, str]:
     return {
         "fgsm": "robustkit.attacks.pgd:FGSM",
         "pgd": "robustkit.attacks.pgd:PGD",
+        "mi-fgsm": "robustkit.attacks.momentum:MIFGSM",
+        "ni-fgsm": "robustkit.attacks.momentum:NIFGSM",
+        "di-fgsm": "robustkit.attacks.momentum:DIFGSM",
+        "ti-fgsm": "robustkit.attacks.momentum:TIFGSM",
+        "vmi-fgsm": "robustkit.attacks.momentum:VMIFGSM",
         "apgd-ce": "robustkit.attacks.apgd:APGDCE",
         "apgd-dlr": "robustkit.attacks.apgd:APGDDLR",
         "apgd-t": "robustkit.attacks.apgd:APGDTargeted",
