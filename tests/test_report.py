@@ -25,6 +25,7 @@ from robustkit.report import (
     Run,
     accuracies,
     collect,
+    from_points,
     html,
     images,
     markdown,
@@ -220,13 +221,15 @@ def test_curves_begin_at_the_clean_accuracy_and_follow_smallest_sizes(tmp_path: 
     for eps in (0.2, 0.05):
         write_eval(folder, eps=eps, shown=0)
     _, points = write_eval(folder, "fab-t", "l2", math.inf, parts=["fab-t"], shown=0)
-    minimal, measured = measures.curves(one(folder).evaluations)
-    assert measured.eps == (0.0, 0.05, 0.2)
+    (measured,) = measures.curves(one(folder).evaluations)
+    (single,) = from_points.spent(one(folder).evaluations)
+    (minimal,) = single.curves()
+    assert measured.at == (0.0, 0.05, 0.2)
     clean = one(folder).evaluations[0].record.clean
     assert measured.rates[0] == clean
     assert minimal.rates[0] == clean
     assert minimal.rates[-1].count == 0
-    for eps, robust in zip(minimal.eps, minimal.rates, strict=True):
+    for eps, robust in zip(minimal.at, minimal.rates, strict=True):
         assert robust.count == int((points.sizes > eps).sum())
 
 
@@ -241,7 +244,7 @@ def test_with_and_without_the_box_are_two_curves_and_two_columns(tmp_path: Path)
     runs = collect([folder.path for folder in folders])
     closed, opened = measures.curves(runs[0].evaluations)
     assert (closed.attack, opened.attack) == ("pgd", "pgd, no box")
-    assert closed.eps == opened.eps == (0.0, 0.1, 0.2)
+    assert closed.at == opened.at == (0.0, 0.1, 0.2)
     assert [worst.evaluations for worst in measures.worst_cases(runs[0].evaluations)] == []
     threats = [row.threat for row in accuracies.rows(runs[0])]
     assert threats == ["linf 0.1", "linf 0.2", "linf 0.1, no box", "linf 0.2, no box"]
@@ -266,9 +269,10 @@ def test_smallest_perturbations_have_a_median_and_no_rate(tmp_path: Path) -> Non
     (row,) = accuracies.rows(one(folder))
     sizes = np.sort(points.sizes[points.broken_by >= 0])
     assert row.robust is None
-    assert row.smallest == f"median size {sizes[(len(sizes) - 1) // 2]:.4g}"
+    median = sizes[(len(sizes) - 1) // 2]
+    assert row.instead == f"median {median:.4g}, mean {sizes.mean():.4g}"
     for text in everywhere([one(folder)]):
-        assert row.smallest in text
+        assert row.instead in text
 
 
 def test_rates_by_class_are_counted(tmp_path: Path) -> None:

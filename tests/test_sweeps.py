@@ -167,7 +167,7 @@ def test_runs_are_compared_at_their_threats_and_in_a_chart_an_attack(tmp_path: P
     assert names == ["fgsm linf 0.1", "pgd linf 0.1", "square linf 0.2"]
     page = html.render(runs)
     overlay = page[: page.index("<article")]
-    captions = re.findall(r"Robust accuracy by the size of the linf perturbation[^,]*", overlay)
+    captions = re.findall(r"Robust accuracy by linf perturbation size eps[^,]*", overlay)
     assert len(set(captions)) == 2
     assert {caption.rpartition(" ")[2] for caption in captions} == {"fgsm", "pgd"}
     for i in range(4):

@@ -11,6 +11,9 @@ from robustkit.errors import BadValueError
 from robustkit.records import Rate
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from robustkit.records import EvalPoints
 
 Z95 = 1.959963984540054
@@ -87,9 +90,13 @@ def robust_at(points: EvalPoints, eps: float) -> Rate:
     A point is broken at `eps` where its perturbation's size is at most `eps`; what was not robust
     for another reason (wrong when clean, no verdict) stays so.
     """
-    found = points.broken_by >= 0
-    larger = found & (points.sizes > eps)
-    return rate(int((points.robust | larger).sum()), len(points.robust))
+    return robust_within(points, points.sizes, eps)
+
+
+def robust_within(points: EvalPoints, spent: NDArray[np.float64], limit: float) -> Rate:
+    """Give the accuracy that is left within a limit of what breaking each point took (N,)."""
+    later = (points.broken_by >= 0) & (spent > limit)
+    return rate(int((points.robust | later).sum()), len(points.robust))
 
 
 def require_same_points(evaluations: Sequence[EvalPoints]) -> None:

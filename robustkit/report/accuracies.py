@@ -6,11 +6,20 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from robustkit.analysis.statistics import rate
 from robustkit.records import EvalRecord, Rate, digest
 from robustkit.report.collect import Evaluation, Run
+from robustkit.report.from_points import spent
 from robustkit.report.measures import WorstCase, points_key, worst_cases
-from robustkit.report.summary import evaluation_origins, headline, median_size, remarks, warnings
-from robustkit.report.words import attack_name, listed, options, threat_text, told_apart
+from robustkit.report.summary import (
+    evaluation_origins,
+    headline,
+    mean_of_parts,
+    remarks,
+    sizes,
+    warnings,
+)
+from robustkit.report.words import attack_name, component, listed, options, threat_text, told_apart
 from robustkit.threat import format_eps
 
 MANY = 6
@@ -27,8 +36,9 @@ class Row:
     n: int
     clean: Rate
     robust: Rate | None
-    """None where the attack searched for smallest perturbations: those have no single rate."""
-    smallest: str
+    """None where there is no single rate: of smallest perturbations, of parts measured apart."""
+    instead: str
+    """What is said where there is none."""
     seconds: float | None
     warnings: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -36,10 +46,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Attacks at many sizes, on the same points of the same weights."""
+    """Attacks at many sizes, or after many queries, on the same points of the same weights.
+
+    Or one attack's parts, where each was measured apart.
+    """
 
     where: str
-    """Norm and box, as "l2, no box"."""
+    """Norm and box, as "l2, no box"; of parts, their attack."""
     attacks: tuple[tuple[str, str], ...]
     """Name and options of each column."""
     lines: tuple[tuple[str, tuple[Rate | None, ...]], ...]
@@ -47,6 +60,8 @@ class Sweep:
     evaluations: tuple[Evaluation, ...]
     warnings: tuple[str, ...]
     remarks: tuple[str, ...]
+    by: str = "eps"
+    """What tells the lines apart: "eps", "queries", or an option of the parts."""
 
     @property
     def clean(self) -> Rate:
@@ -105,7 +120,7 @@ def _worst_row(worst: WorstCase) -> tuple[tuple[str, str, float, bool], Row]:
         n=worst.robust.n,
         clean=records[0].clean,
         robust=worst.robust,
-        smallest="",
+        instead="",
         seconds=None,
         warnings=(),
         remarks=(),
@@ -121,8 +136,8 @@ def _row(evaluation: Evaluation) -> tuple[tuple[str, str, float, bool], Row]:
         threat=threat_text(record.threat),
         n=record.robust.n,
         clean=record.clean,
-        robust=None if endless else record.robust,
-        smallest=f"median size {median_size(evaluation)}" if endless else "",
+        robust=None if endless or record.separate else record.robust,
+        instead=mean_of_parts(record) if record.separate else sizes(evaluation) if endless else "",
         seconds=sum(part.seconds for part in record.parts),
         warnings=warnings(record),
         remarks=remarks(record),
@@ -141,6 +156,60 @@ def sweeps(run: Run) -> list[Sweep]:
             attacks.setdefault(digest(record.attack), []).append(evaluation)
     found = ([c for c in attacks.values() if len(c) >= MANY] for attacks in groups.values())
     return [_sweep(columns) for columns in found if columns]
+
+
+def from_points(run: Run) -> list[Sweep]:
+    """Give tables of what single runs say by eps, also at the run's own, or by queries."""
+    threat = run.record and run.record.threat
+    found = []
+    for each in spent(run.evaluations):
+        own = threat and each.by == "eps" and threat.norm == each.evaluations[0].record.threat.norm
+        limits = each.limits([threat.eps] if threat and own else [])
+        found.append(
+            Sweep(
+                where=each.where,
+                attacks=tuple((column.name, column.options) for column in each.columns),
+                lines=tuple(
+                    (format_eps(s), tuple(column.robust(s) for column in each.columns))
+                    for s in limits
+                ),
+                evaluations=each.evaluations,
+                warnings=(),
+                remarks=(),
+                by=each.by,
+            )
+        )
+    return found
+
+
+def from_parts(run: Run) -> list[Sweep]:
+    """Give tables of attacks whose parts were measured apart: by the options in which they differ.
+
+    Of two such options the first is told by line and the second by column.
+    """
+    return [_parts_apart(e) for e in run.evaluations if e.record.separate and e.record.valid]
+
+
+def _parts_apart(evaluation: Evaluation) -> Sweep:
+    record = evaluation.record
+    tables = [part.options for part in record.parts]
+    told = [key for key in tables[0] if len({str(table.get(key)) for table in tables}) > 1]
+    line, column = (*told, "", "")[:2] if len(told) <= 2 else ("", "")
+    cells: dict[str, dict[str, Rate]] = {}
+    for part in record.parts:
+        left = rate(record.clean.count - part.broken, record.clean.n)
+        name = str(part.options[line]) if line else component(part.options)
+        cells.setdefault(name, {})[str(part.options.get(column, ""))] = left
+    columns = list(dict.fromkeys(name for rates in cells.values() for name in rates))
+    return Sweep(
+        where=attack_name(record),
+        attacks=tuple((f"{column} {name}".strip() or "Robust", "") for name in columns),
+        lines=tuple((name, tuple(map(rates.get, columns))) for name, rates in cells.items()),
+        evaluations=(evaluation,),
+        warnings=(),
+        remarks=(),
+        by=line or "part",
+    )
 
 
 def _sweep(columns: Sequence[Sequence[Evaluation]]) -> Sweep:
@@ -175,6 +244,6 @@ def _noted(
         for evaluation, texts in zip(column, told, strict=True):
             for text in texts:
                 about.setdefault(text, []).append(format_eps(evaluation.record.threat.eps))
-        for text, sizes in about.items():
-            at = "" if len(sizes) == len(column) else f" at {listed(sizes)}"
+        for text, places in about.items():
+            at = "" if len(places) == len(column) else f" at {listed(places)}"
             yield f"{name}{at}: {text}"

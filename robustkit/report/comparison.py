@@ -55,7 +55,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     for i, run in enumerate(runs):
         for evaluation in run.evaluations:
             record, key = evaluation.record, _key(evaluation)
-            if key not in told or math.isinf(record.threat.eps) or not record.valid:
+            single = math.isfinite(record.threat.eps) and not record.separate
+            if key not in told or not single or not record.valid:
                 continue
             column = columns.setdefault(key, Column(label(record), options(record.attack)))
             known = column.found.get(i)

@@ -12,6 +12,7 @@ from robustkit import __version__
 from robustkit.report import accuracies, analysed, costs, images, plots, summary, words
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.comparison import compare
+from robustkit.report.from_points import spent
 from robustkit.report.measures import Curve, class_rates, curves, worst_confusions
 
 FEW_CLASSES = 20
@@ -55,13 +56,13 @@ def render(runs: Sequence[Run]) -> str:
         "duration": words.duration,
         "plain": words.plain,
     }
-    together = [(run, curve) for run in runs for curve in curves(run.evaluations)]
+    together = [(run, curve) for run in runs for curve in _curves(run)]
     galleries = sum(e.gallery is not None for run in runs for e in accuracies.apart(run))
     return environment.get_template("template.html").render(
         title=runs[0].title if len(runs) == 1 else f"{len(runs)} runs compared",
         version=__version__,
         comparison=compare(runs) if len(runs) > 1 else None,
-        overlay=list(_by_eps(together, len(runs))) if len(runs) > 1 else [],
+        overlay=list(_charts(together, len(runs))) if len(runs) > 1 else [],
         runs=[_run(run, galleries) for run in runs],
     )
 
@@ -79,8 +80,9 @@ def _run(run: Run, galleries: int) -> dict[str, Any]:
         "cost_caption": costs.CAPTION,
         "analyses": shown,
         "unshown": unshown,
-        "by_eps": list(_by_eps([(run, curve) for curve in curves(run.evaluations)], 1)),
-        "sweeps": accuracies.sweeps(run),
+        "charts": list(_charts([(run, curve) for curve in _curves(run)], 1)),
+        "sweeps": [*accuracies.sweeps(run), *accuracies.from_points(run)],
+        "by_part": accuracies.from_parts(run),
         "training": list(_training(run)),
         "epochs": run.epochs,
         "evaluations": [_evaluation(e, e is best, galleries) for e in accuracies.apart(run)],
@@ -93,8 +95,10 @@ def _evaluation(evaluation: Evaluation, is_best: bool, galleries: int) -> dict[s
         "record": record,
         "label": words.label(record),
         "open": is_best,
-        "result": f"median smallest size {summary.median_size(evaluation)}"
+        "result": f"smallest perturbations, {summary.sizes(evaluation)}"
         if math.isinf(record.threat.eps)
+        else summary.mean_of_parts(record)
+        if record.separate
         else f"robust {words.with_interval(record.robust)}",
         "warnings": summary.warnings(record),
         "remarks": summary.remarks(record),
@@ -107,9 +111,15 @@ def _evaluation(evaluation: Evaluation, is_best: bool, galleries: int) -> dict[s
     }
 
 
-def _by_eps(found: Sequence[tuple[Run, Curve]], runs: int) -> Iterator[Figure]:
-    """Draw robust accuracy by size: of one run's curves, or of those of several runs together."""
-    for (norm, *attack), group in _together(found, runs).items():
+def _curves(run: Run) -> list[Curve]:
+    """Give what was measured at several sizes, and then what follows from single runs."""
+    single = (curve for each in spent(run.evaluations) for curve in each.curves())
+    return [*curves(run.evaluations), *single]
+
+
+def _charts(found: Sequence[tuple[Run, Curve]], runs: int) -> Iterator[Figure]:
+    """Draw robust accuracy by size or queries: of one run's curves, or of those of several runs."""
+    for (axis, *attack), group in _together(found, runs).items():
         if len({run.name for run, _ in group}) < min(runs, 2):
             continue
         whose = [
@@ -124,23 +134,23 @@ def _by_eps(found: Sequence[tuple[Run, Curve]], runs: int) -> Iterator[Figure]:
         sizes = sorted({rate.n for curve in curves for rate in curve.rates})
         minimal = any(curve.minimal for curve in curves)
         yield Figure(
-            plots.robustness_by_eps(list(zip(names, curves, strict=True))),
-            f"Robust accuracy by the size of the {norm} perturbation"
-            f"{f' under {attack[0]}' if attack else ''}, from the clean accuracy at eps 0, on"
+            plots.robustness(list(zip(names, curves, strict=True))),
+            f"Robust accuracy by {axis}"
+            f"{f' under {attack[0]}' if attack else ''}, from the clean accuracy at 0, on"
             f" {_range(sizes)} points; the bands are 95 % intervals."
-            + (" Steps follow from each point's smallest perturbation." if minimal else ""),
+            + (" Steps follow from what it took to break each point." if minimal else ""),
         )
 
 
 def _together(
     found: Sequence[tuple[Run, Curve]], runs: int
 ) -> dict[tuple[str, ...], list[tuple[Run, Curve]]]:
-    """Sort curves into charts: by norm, and by attack where several runs' would be too many."""
+    """Sort curves into charts: by axis, and by attack where several runs' would be too many."""
     groups: dict[tuple[str, ...], list[tuple[Run, Curve]]] = {}
     for run, curve in found:
-        many = sum(other.norm == curve.norm for _, other in found) > plots.DISTINCT
+        many = sum(other.axis == curve.axis for _, other in found) > plots.DISTINCT
         of_attack = (curve.attack, curve.options) if runs > 1 and many else ()
-        groups.setdefault((curve.norm, *of_attack), []).append((run, curve))
+        groups.setdefault((curve.axis, *of_attack), []).append((run, curve))
     return groups
 
 
@@ -187,7 +197,7 @@ def _figures(evaluation: Evaluation) -> Iterator[Figure]:
             f"Clean and robust accuracy of {chosen}, the least robust on top;"
             f" {n} points in all, lines are 95 % intervals.",
         )
-    if len(record.parts) > 1:
+    if len(record.parts) > 1 and not record.separate:
         yield Figure(
             plots.breakers(evaluation),
             f"What became of the {n} points: each part attacks only what the earlier ones left.",

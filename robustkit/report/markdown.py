@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from robustkit.report import costs, summary, words
-from robustkit.report.accuracies import Row, Sweep, apart, rows, sweeps
+from robustkit.report.accuracies import Row, Sweep, apart, from_parts, from_points, rows, sweeps
 from robustkit.report.analysed import analysed
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.comparison import compare
@@ -58,10 +58,10 @@ def _run(run: Run) -> Iterator[str]:
         yield from _accuracies(accuracies)
     yield from _costs(list(costs.rows(run)))
     swept = sweeps(run)
-    for sweep in swept:
+    for sweep in (*swept, *from_points(run), *from_parts(run)):
         yield from _sweep(sweep)
     for evaluation in apart(run):
-        if len(evaluation.record.parts) > 1:
+        if len(evaluation.record.parts) > 1 and not evaluation.record.separate:
             yield from _parts(evaluation)
     yield from _analyses(run)
     yield from ("## What was run", "")
@@ -85,7 +85,7 @@ def _accuracies(rows: Sequence[Row]) -> Iterator[str]:
                 row.threat,
                 str(row.n),
                 words.with_interval(row.clean),
-                row.smallest or words.with_interval(row.robust),
+                row.instead or words.with_interval(row.robust),
             )
             for row in rows
         ),
@@ -139,13 +139,13 @@ def _analyses(run: Run) -> Iterator[str]:
 
 
 def _sweep(sweep: Sweep) -> Iterator[str]:
-    yield from (f"## Robust accuracy by eps ({escape(sweep.where)})", "")
+    yield from (f"## Robust accuracy by {sweep.by} ({escape(sweep.where)})", "")
     yield from (
         escape(f"On {sweep.clean.n} points, clean {words.with_interval(sweep.clean)}:"),
         "",
     )
     yield from _table(
-        ("eps", *(f"{escape(name)} [95 %]" for name, _ in sweep.attacks)),
+        (sweep.by, *(f"{escape(name)} [95 %]" for name, _ in sweep.attacks)),
         ((size, *map(words.with_interval, cells)) for size, cells in sweep.lines),
     )
     for kind, notes in (("Warning", sweep.warnings), ("Remark", sweep.remarks)):
@@ -154,7 +154,7 @@ def _sweep(sweep: Sweep) -> Iterator[str]:
 
 
 def _parts(evaluation: Evaluation) -> Iterator[str]:
-    yield from (f"### {escape(words.label(evaluation.record))}: its parts, in sequence", "")
+    yield from (f"### {escape(words.label(evaluation.record))}: its parts", "")
     head = ("Part", "Attacked", "Broken", "Robust after", "Forward", "Backward", "Seconds")
     yield from _table(
         head,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robustkit.analysis.statistics import rate, robust_at, worst_case
+from robustkit.analysis.statistics import rate, worst_case
 from robustkit.records import EvalPoints, EvalRecord, Rate, digest
 from robustkit.report.collect import Evaluation
 from robustkit.report.words import attack_name, options
@@ -15,9 +15,6 @@ from robustkit.report.words import attack_name, options
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-GRID = 120
-"""Values of eps at which a curve from smallest perturbations is drawn."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,16 @@ class WorstCase:
 
 @dataclass(frozen=True)
 class Curve:
-    """Robust accuracy of one attack by eps; eps = 0 is the clean accuracy."""
+    """Robust accuracy of one attack by eps or queries; at 0 it is the clean accuracy."""
 
     attack: str
-    """With the box, where it is not [0, 1]."""
     options: str
-    norm: str
-    eps: tuple[float, ...]
+    axis: str
+    """What it runs over; curves of one axis share a chart."""
+    at: tuple[float, ...]
     rates: tuple[Rate, ...]
     minimal: bool = False
-    """Whether it follows from smallest perturbations rather than from one attack an eps."""
+    """Whether it follows from the points of one run rather than from one attack an eps."""
 
 
 def aligned(points: EvalPoints) -> EvalPoints:
@@ -64,7 +61,7 @@ def worst_cases(evaluations: Sequence[Evaluation]) -> list[WorstCase]:
     groups: dict[tuple[Any, ...], list[Evaluation]] = {}
     for evaluation in evaluations:
         record = evaluation.record
-        if math.isfinite(record.threat.eps) and record.valid:
+        if math.isfinite(record.threat.eps) and record.valid and not record.separate:
             key = (record.model_hash, record.threat.model(), *points_key(evaluation))
             groups.setdefault(key, []).append(evaluation)
     return [
@@ -75,7 +72,7 @@ def worst_cases(evaluations: Sequence[Evaluation]) -> list[WorstCase]:
 
 
 def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
-    """Give a curve for each attack measured at two or more eps, or by smallest perturbations."""
+    """Give a curve for each attack measured at two or more eps."""
     groups: dict[tuple[str, ...], list[Evaluation]] = {}
     for evaluation in evaluations:
         record = evaluation.record
@@ -83,39 +80,21 @@ def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
             box, limit = record.threat.model().box, str(record.limit)
             key = (digest(record.attack), record.threat.norm, box, limit, record.model_hash)
             groups.setdefault(key, []).append(evaluation)
-    found = []
-    for group in groups.values():
-        finite = [e.record for e in group if math.isfinite(e.record.threat.eps)]
-        if len({r.threat.eps for r in finite}) > 1:
-            found.append(_curve(sorted(finite, key=lambda r: r.threat.eps)))
-        found += [_minimal_curve(e) for e in group if math.isinf(e.record.threat.eps)]
-    return found
+    finite = ([e.record for e in g if math.isfinite(e.record.threat.eps)] for g in groups.values())
+    return [
+        _curve(sorted(records, key=lambda r: r.threat.eps))
+        for records in finite
+        if len({r.threat.eps for r in records}) > 1
+    ]
 
 
 def _curve(records: list[EvalRecord]) -> Curve:
     first = records[0]
     measured = {0.0: first.clean} | {r.threat.eps: r.robust for r in records}
-    return Curve(*_names(first), tuple(measured), tuple(measured.values()))
-
-
-def _names(record: EvalRecord) -> tuple[str, str, str]:
-    threat = record.threat
-    return attack_name(record) + threat.model().box, options(record.attack), threat.norm
-
-
-def _minimal_curve(evaluation: Evaluation) -> Curve:
-    import numpy as np
-
-    points, record = evaluation.points, evaluation.record
-    sizes = smallest_sizes(evaluation)
-    broken = sizes[np.isfinite(sizes)]
-    grid = np.linspace(0, broken.max() if broken.size else 1.0, GRID)
-    return Curve(
-        *_names(record),
-        tuple(float(eps) for eps in grid),
-        tuple(robust_at(points, float(eps)) for eps in grid),
-        minimal=True,
-    )
+    name = attack_name(first) + first.threat.model().box
+    axis = f"{first.threat.norm} perturbation size eps"
+    values = tuple(measured.values())
+    return Curve(name, options(first.attack), axis, tuple(measured), values)
 
 
 def smallest_sizes(evaluation: Evaluation) -> NDArray[np.float64]:

@@ -171,8 +171,8 @@ def rate_by_epoch(epochs: Sequence[EpochLine], best: int | None) -> str:
     return _svg(draw)
 
 
-def robustness_by_eps(curves: Sequence[tuple[str, Curve]]) -> str:
-    """Draw named curves of one norm over eps with their 95 % bands."""
+def robustness(curves: Sequence[tuple[str, Curve]]) -> str:
+    """Draw named curves of one axis with their 95 % bands."""
 
     def draw(axes: Any) -> None:
         for i, (name, curve) in enumerate(curves):
@@ -180,12 +180,12 @@ def robustness_by_eps(curves: Sequence[tuple[str, Curve]]) -> str:
             colour, style = SERIES[i % 6], STYLES[(i + i // 6) % 6]
             low, high = [r.low for r in curve.rates], [r.high for r in curve.rates]
             values = [r.value for r in curve.rates]
-            marker = "" if len(curve.eps) > DENSE else MARKERS[i % 6]
+            marker = "" if len(curve.at) > DENSE else MARKERS[i % 6]
             step = "post" if curve.minimal else None
-            axes.fill_between(curve.eps, low, high, color=colour, alpha=0.16, lw=0, step=step)
+            axes.fill_between(curve.at, low, high, color=colour, alpha=0.16, lw=0, step=step)
             draw_style = "steps-post" if curve.minimal else "default"
             axes.plot(
-                curve.eps,
+                curve.at,
                 values,
                 ls=style,
                 marker=marker,
@@ -193,7 +193,7 @@ def robustness_by_eps(curves: Sequence[tuple[str, Curve]]) -> str:
                 label=name,
                 drawstyle=draw_style,
             )
-        axes.set_xlabel(f"{curves[0][1].norm} perturbation size eps")
+        axes.set_xlabel(curves[0][1].axis)
         axes.set_xlim(left=0)
         _percent_axis(axes)
         _legend(axes, 2)

@@ -16,6 +16,7 @@ from robustkit.report.words import (
     generated_points,
     label,
     options,
+    percent,
     plain,
     threat_text,
     with_interval,
@@ -41,11 +42,12 @@ def headline(run: Run) -> Evaluation | None:
     """
     threat = run.record and run.record.threat
 
-    def order(evaluation: Evaluation) -> tuple[bool, bool, bool, bool, bool, float]:
+    def order(evaluation: Evaluation) -> tuple[bool, bool, bool, bool, bool, bool, float]:
         record = evaluation.record
         return (
             not record.valid,
             record.transferred,
+            record.separate,
             math.isinf(record.threat.eps),
             threat is not None and record.threat != threat,
             record.attack.get("name") != "autoattack",
@@ -68,6 +70,8 @@ def verdict(run: Run) -> str:
         size = median_size(chosen)
         found = f"Median smallest {record.threat.norm} perturbation {size}"
         return f"{found} by {attack} on {points}; {clean}."
+    if record.separate:
+        return f"{mean_of_parts(record).capitalize()} under {attack} on {points}; {clean}."
     robust = with_interval(record.robust)
     return (
         f"Robust accuracy {robust} under {label(record)} on {points}{_worse(run, chosen)}; {clean}."
@@ -87,12 +91,30 @@ def median_size(evaluation: Evaluation) -> str:
     """Write the median size of the smallest perturbations of the clean-correct points."""
     import numpy as np
 
-    sizes = np.sort(smallest_sizes(evaluation))
+    found = np.sort(smallest_sizes(evaluation))
     # The lower median: the mean of two would be infinite where half of the points are unbroken.
-    median = float(sizes[(len(sizes) - 1) // 2]) if sizes.size else math.nan
+    median = float(found[(len(found) - 1) // 2]) if found.size else math.nan
     if math.isnan(median):
         return "of no point"
     return f"{median:.4g}" if math.isfinite(median) else "beyond the search"
+
+
+def sizes(evaluation: Evaluation) -> str:
+    """Write median and mean of the smallest sizes; the mean is that of the broken points."""
+    import numpy as np
+
+    found = smallest_sizes(evaluation)
+    broken = found[np.isfinite(found)]
+    mean = f", mean {broken.mean():.4g}" if broken.size else ""
+    left = f", {found.size - broken.size} unbroken" if broken.size < found.size else ""
+    median = median_size(evaluation)
+    return f"median {median}{mean}{left}" if found.size else f"median size {median}"
+
+
+def mean_of_parts(record: EvalRecord) -> str:
+    """Write the mean robust accuracy over parts that were measured apart."""
+    left = [record.clean.count - part.broken for part in record.parts]
+    return f"mean {percent(sum(left) / len(left) / max(record.clean.n, 1))} of {len(left)}"
 
 
 def notices(run: Run) -> list[str]:
@@ -141,7 +163,7 @@ def parts(evaluation: Evaluation) -> list[Part]:
     """Give each part of an attack with the robust accuracy that it left."""
     record, left, found = evaluation.record, evaluation.record.clean.count, []
     for part in record.parts:
-        left -= part.broken
+        left = (record.clean.count if record.separate else left) - part.broken
         after = None if math.isinf(record.threat.eps) else rate(left, record.clean.n)
         passes = (_passes(part, part.forwards), _passes(part, part.backwards))
         found.append(Part(part, options(part.options), after, *passes))

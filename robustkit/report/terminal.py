@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustkit.report import summary, words
-from robustkit.report.accuracies import Sweep, rows, sweeps
+from robustkit.report.accuracies import Sweep, from_parts, from_points, rows, sweeps
 from robustkit.report.collect import Run
 from robustkit.report.comparison import compare
 
@@ -36,7 +36,7 @@ def show(runs: Sequence[Run], console: Console | None = None) -> None:
             notes += [note for note in row.warnings if note not in notes]
             marks = "".join(f" ({notes.index(note) + 1})" for note in row.warnings)
             name = [Text(words.plain(run.name) if i == 0 else "")] if several else []
-            robust = row.smallest or words.with_interval(row.robust)
+            robust = row.instead or words.with_interval(row.robust)
             cells = (row.attack, row.threat, str(row.n), words.percent(row.clean.value))
             table.add_row(*name, *map(Text, cells), Text(f"{robust}{marks}"))
     for run in runs:
@@ -50,7 +50,7 @@ def show(runs: Sequence[Run], console: Console | None = None) -> None:
     for i, note in enumerate(notes, 1):
         console.print(Text(f"({i}) {note}", style="yellow"))
     for run in runs:
-        for sweep in sweeps(run):
+        for sweep in (*sweeps(run), *from_points(run), *from_parts(run)):
             _show_sweep(sweep, f"{words.plain(run.name)}: " if several else "", console)
     for note in compare(runs).notes if several else ():
         console.print(Text(note))
@@ -63,13 +63,14 @@ def _show_sweep(sweep: Sweep, run: str, console: Console) -> None:
     from rich.text import Text
 
     console.print(
-        f"\n{run}Robust accuracy in % by eps ({sweep.where}) on {sweep.clean.n} points; clean"
-        f" {words.with_interval(sweep.clean)}, 95 % intervals within ±{100 * sweep.spread:.1f}",
+        f"\n{run}Robust accuracy in % by {sweep.by} ({sweep.where}) on {sweep.clean.n} points;"
+        f" clean {words.with_interval(sweep.clean)},"
+        f" 95 % intervals within ±{100 * sweep.spread:.1f}",
         markup=False,
         highlight=False,
     )
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for title in ("eps", *(name for name, _ in sweep.attacks)):
+    for title in (sweep.by, *(name for name, _ in sweep.attacks)):
         table.add_column(Text(title), justify="right", overflow="fold")
     for size, cells in sweep.lines:
         shown = (f"{100 * rate.value:.1f}" if rate else "–" for rate in cells)
