@@ -142,6 +142,8 @@ class Attack(Component):
     """Whether it can ascend the loss of soft labels (N, classes); else it is given hard ones."""
     weak: ClassVar[bool] = False
     """Whether it may miss adversaries that a search would find (noise, corruptions)."""
+    separate: ClassVar[bool] = False
+    """Whether each of its parts is measured on every point; its result is then their mean."""
 
     def perturb(
         self,

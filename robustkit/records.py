@@ -213,6 +213,9 @@ class EvalRecord(Record):
     clean: Rate
     robust: Rate
     parts: tuple[PartRecord, ...]
+    separate: bool = False
+    """Whether each part attacked every point that is right when clean, and counted what it broke;
+    `robust` is then of the points that none of them broke."""
     confusion_clean: tuple[tuple[int, ...], ...]
     """Rows are labels, columns predictions."""
     confusion_adversarial: tuple[tuple[int, ...], ...]

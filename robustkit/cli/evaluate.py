@@ -89,6 +89,8 @@ def evaluate(
         own, classes = record.data, ""
     given = given_by(arch, settings, mean, std, unsafe)
     loaded, part = load(model, given, own, data, classes)
+    if attacks and not norm and all(each.norms == ("none",) for each in attacks):
+        norm = "none"
     threats = [record.threat.model()] if record else threats_of(loaded, norm, eps, model, box)
     if named:
         named.metric.reordered(part.images.classes)  # refused before the attacks, not after
@@ -177,7 +179,8 @@ def threats_of(
     own = loaded.record.get("threat") or {}
     norm = norm or own.get("norm", "")
     same_norm = own and parse_norm(norm) == own["norm"]
-    sizes = options.sizes(eps or (str(own["eps"]) if same_norm else ""))
+    unbounded = norm and parse_norm(norm) == "none"
+    sizes = options.sizes(eps or (str(own["eps"]) if same_norm else "1" if unbounded else ""))
     missing = [flag for flag, value in (("--norm", norm), ("--eps", sizes)) if not value]
     if missing:
         raise BadValueError(f"'{name}' does not say its threat model: give {' and '.join(missing)}")

@@ -68,7 +68,8 @@ class Evaluation:
         subject, points = self.subject, self.subject.points
         parts = self.attack.parts(self.classes, self.threat)
         smallest = math.isinf(self.threat.eps)
-        tally = Tally(points.ids, points.labels, subject.clean, parts, smallest)
+        separate = self.attack.separate
+        tally = Tally(points.ids, points.labels, subject.clean, parts, smallest, separate)
         attacker = Attacker(
             subject.searched,
             subject.judge,
@@ -101,6 +102,7 @@ class Evaluation:
             clean=clean,
             robust=rate(int(tally.robust.sum()), n),
             parts=parts,
+            separate=self.attack.separate,
             confusion_clean=confusion,
             confusion_adversarial=tally.confusion(tally.adversarial, self.classes),
             judged_by=subject.judge.rounds,

@@ -23,15 +23,22 @@ class Tally:
     """Verdicts on points with ids (N,), labels (N,) and clean predictions (N,).
 
     With `smallest`, every part attacks every clean-correct point, and the smallest perturbation
-    counts; else each part attacks what the earlier ones left.
+    counts; else each part attacks what the earlier ones left. With `separate` every part attacks
+    all of them, too, and counts what it breaks itself.
     """
 
     def __init__(
-        self, ids: Tensor, labels: Tensor, clean: Tensor, parts: Sequence[Attack], smallest: bool
+        self,
+        ids: Tensor,
+        labels: Tensor,
+        clean: Tensor,
+        parts: Sequence[Attack],
+        smallest: bool,
+        separate: bool = False,
     ) -> None:
         n = len(ids)
         self.ids, self.labels, self.clean = ids.numpy(), labels.numpy(), clean.numpy()
-        self.attacks, self.smallest = parts, smallest
+        self.attacks, self.smallest, self.separate = parts, smallest or separate, separate
         self.correct = self.clean == self.labels
         self.adversarial = self.clean.copy()
         self.broken_by = np.where(self.correct, UNBROKEN, WRONG_WHEN_CLEAN)
@@ -89,7 +96,9 @@ class Tally:
                     name=attack.name,
                     options=attack.dump(),
                     attacked=sum(len(step.rows) for step in steps),
-                    broken=int((self.broken_by == place).sum()),
+                    broken=sum(int(step.broken.sum()) for step in steps)
+                    if self.separate
+                    else int((self.broken_by == place).sum()),
                     seconds=sum(step.seconds for step in steps),
                     forwards=float(sum(step.forwards.sum() for step in steps)),
                     backwards=float(sum(step.backwards.sum() for step in steps)),
