@@ -35,6 +35,7 @@ def attack(
     seed: options.Seed = 0,
     settings: options.Settings = [],  # noqa: B006 - typer copies it
     batch_size: options.BatchSize = options.BATCH_SIZE,
+    processes: options.Processes = 1,
     out: Annotated[Path | None, typer.Option("--out", help="The set's file, SET.npz.")] = None,
     resume: options.Resume = False,
     fresh: Annotated[
@@ -80,6 +81,8 @@ def attack(
             limit=limit,
             batch_size=batch_size,
             device=device,
+            processes=processes,
+            rebuild=loaded.again,
             resume=resume,
             fresh=fresh,
             progress=progress,

@@ -58,6 +58,7 @@ def evaluate(
     seed: options.Seed = 0,
     settings: options.Settings = [],  # noqa: B006 - typer copies it
     batch_size: options.BatchSize = options.BATCH_SIZE,
+    processes: options.Processes = 1,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; the model's own if absent.")
     ] = None,
@@ -105,6 +106,7 @@ def evaluate(
         ids=made.ids if made else None,
         seed=seed,
         batch_size=batch_size,
+        processes=1 if made else processes,  # showing a set is no work to share
         resume=resume,
         fresh=fresh,
         device=device,
@@ -127,6 +129,7 @@ def run(
     ids: Ids | None = None,
     seed: int = 0,
     batch_size: int = options.BATCH_SIZE,
+    processes: int = 1,
     resume: bool = False,
     fresh: bool = False,
     device: str = "auto",
@@ -152,6 +155,8 @@ def run(
             ids=ids,
             batch_size=batch_size,
             device=device,
+            processes=processes,
+            rebuild=loaded.again,
             resume=resume,
             fresh=fresh,
             progress=progress,

@@ -72,6 +72,10 @@ Settings = Annotated[
     list[str], typer.Option("--set", help="Set one key, as a.b=value; may be given again.")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Processes = Annotated[
+    int,
+    typer.Option("--processes", min=1, help="That share the points: a thread each, or a GPU each."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run was interrupted.")]
 
 

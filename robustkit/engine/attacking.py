@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from robustkit.errors import BadValueError, BrokenPluginError
 from robustkit.interfaces import Attack
 from robustkit.threat import ThreatModel
 
+if TYPE_CHECKING:
+    from robustkit.engine.workers import Workers
+
 SHOWN = 16
 """Broken points whose images a report shows."""
 
@@ -31,6 +35,26 @@ class Block:
     ids: Tensor
     x: Tensor
     y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Tensor | slice) -> Block:
+        return Block(self.ids[rows], self.x[rows], self.y[rows])
+
+    def to(self, device: torch.device | str) -> Block:
+        """Give the points on another device."""
+        return Block(self.ids.to(device), self.x.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of some points (N,), and the passes spent on each; all on the processor."""
+
+    verdicts: Verdicts
+    forwards: Tensor
+    backwards: Tensor
+    spread: bool
 
 
 @dataclass
@@ -48,6 +72,8 @@ class Attacker:
     note: Callable[[str], None]
     crafting: bool = False
     """Whether searches go on where the model is fooled already, and steps keep all proposals."""
+    workers: Workers | None = None
+    """Other processes that do the work, if there are any."""
 
     def step(
         self, part: Attack, block: Block, rows: Tensor, tick: Callable[[int, int], None]
@@ -59,34 +85,43 @@ class Attacker:
         is made of proposals that leave the threat.
         """
         began, done, broken = time.perf_counter(), 0, 0
-        verdicts: list[Verdicts] = []
-        victims: list[CountingVictim] = []
-        while done < len(rows):
-            chunk = rows[done : done + self.batch_size]
+        found: list[Found] = []
+        points = block[rows]
+        attacked = self.workers.attack(self, part, points) if self.workers else None
+        for some in attacked or self.attack(part, points):
+            found.append(some)
+            done += len(some.verdicts.broken)
+            broken += int(some.verdicts.broken.sum())
+            tick(done, broken)
+        seconds = time.perf_counter() - began
+        return _step(rows.cpu(), points.y.cpu(), found, seconds, whole=self.crafting)
+
+    def attack(self, part: Attack, points: Block) -> Iterator[Found]:
+        """Attack points and judge them, batch by batch, in their order: raises as `step` does."""
+        done = 0
+        while done < len(points):
+            some = points[done : done + self.batch_size]
             try:
-                proposal, victim = self._propose(part, block, chunk)
+                proposal, victim = self._propose(part, some)
             except torch.OutOfMemoryError:
                 self._halve(part)
                 continue
-            verdict = self.judge.decide(proposal, block.x[chunk], block.y[chunk], self.threat)
-            if self.crafting and bool(verdict.rejected.any()):
-                seen = checks.breach(verdict.largest, str(self.threat))
+            verdicts = self.judge.decide(proposal, some.x, some.y, self.threat)
+            if self.crafting and bool(verdicts.rejected.any()):
+                seen = checks.breach(verdicts.largest, str(self.threat))
                 raise BrokenPluginError(
-                    f"attack '{part.name}' is broken: {int(verdict.rejected.sum())} of"
-                    f" {len(chunk)} proposals are {seen}"
+                    f"attack '{part.name}' is broken: {int(verdicts.rejected.sum())} of"
+                    f" {len(some)} proposals are {seen}"
                 )
-            verdicts.append(verdict)
-            victims.append(victim)
-            done += len(chunk)
-            broken += int(verdict.broken.sum())
-            tick(done, broken)
-        seconds = time.perf_counter() - began
-        return _step(block, rows, verdicts, victims, seconds, whole=self.crafting)
+            done += len(some)
+            yield Found(
+                verdicts.cpu(), victim.forwards.cpu(), victim.backwards.cpu(), victim.spread
+            )
 
-    def _propose(self, part: Attack, block: Block, rows: Tensor) -> tuple[Tensor, CountingVictim]:
-        x, y, ids = block.x[rows], block.y[rows], block.ids[rows]
+    def _propose(self, part: Attack, points: Block) -> tuple[Tensor, CountingVictim]:
+        x, y, ids = points.x, points.y, points.ids
         drop = not (self.crafting or math.isinf(self.threat.eps))
-        victim = CountingVictim(self.model, len(rows), x.device, drop=drop)
+        victim = CountingVictim(self.model, len(points), x.device, drop=drop)
         rng = PointRng(self.seed, part.name, ids)
         noise = seeded(x.device, self.seed, part.name, ids.tolist())
         with blamed(part), torch.enable_grad(), noise:
@@ -103,39 +138,37 @@ class Attacker:
             raise BadValueError(
                 f"attack '{part.name}' needs more memory than the device has, for a single image"
             )
-        self.batch_size //= 2
         torch.cuda.empty_cache()
-        self.note(f"memory ran out; going on with batches of {self.batch_size}")
+        self.shrink(self.batch_size // 2)
+
+    def shrink(self, batch_size: int) -> None:
+        """Go on with smaller batches, if these are smaller."""
+        if batch_size < self.batch_size:
+            self.batch_size = batch_size
+            self.note(f"memory ran out; going on with batches of {batch_size}")
 
 
-def _step(
-    block: Block,
-    rows: Tensor,
-    verdicts: list[Verdicts],
-    victims: list[CountingVictim],
-    seconds: float,
-    *,
-    whole: bool,
-) -> Step:
+def _step(rows: Tensor, y: Tensor, found: Sequence[Found], seconds: float, *, whole: bool) -> Step:
     """Put the batches of a step together; there is at least one."""
+    verdicts = [some.verdicts for some in found]
     broken = torch.cat([v.broken for v in verdicts])
-    kept = torch.arange(len(rows), device=rows.device)
+    kept = torch.arange(len(rows))
     if not whole:
-        kept = kept[broken][spread(block.y[rows[broken]].tolist(), SHOWN)]
+        kept = kept[broken][spread(y[broken].tolist(), SHOWN)]
     x_adv = torch.cat([v.x_adv for v in verdicts])[kept]
     largest = [v.largest for v in verdicts if not math.isnan(v.largest)]
     return Step(
-        rows=rows.cpu().numpy(),
-        predictions=torch.cat([v.predictions for v in verdicts]).cpu().numpy(),
-        broken=broken.cpu().numpy(),
-        rejected=torch.cat([v.rejected for v in verdicts]).cpu().numpy(),
-        sizes=torch.cat([v.sizes for v in verdicts]).cpu().numpy(),
-        forwards=torch.cat([v.forwards for v in victims]).cpu().numpy().astype(np.float64),
-        backwards=torch.cat([v.backwards for v in victims]).cpu().numpy().astype(np.float64),
-        shown=rows[kept].cpu().numpy(),
-        x_adv=x_adv.cpu().numpy(),
+        rows=rows.numpy(),
+        predictions=torch.cat([v.predictions for v in verdicts]).numpy(),
+        broken=broken.numpy(),
+        rejected=torch.cat([v.rejected for v in verdicts]).numpy(),
+        sizes=torch.cat([v.sizes for v in verdicts]).numpy(),
+        forwards=torch.cat([some.forwards for some in found]).numpy().astype(np.float64),
+        backwards=torch.cat([some.backwards for some in found]).numpy().astype(np.float64),
+        shown=rows[kept].numpy(),
+        x_adv=x_adv.numpy(),
         seconds=seconds,
-        spread=any(v.spread for v in victims),
+        spread=any(some.spread for some in found),
         largest=max(largest, default=math.nan),
     )
 

@@ -15,6 +15,7 @@ from robustkit.analysis.statistics import rate
 from robustkit.engine import checks
 from robustkit.engine.attacking import Attacker
 from robustkit.engine.blocks import Ids, Partial
+from robustkit.engine.device import shared
 from robustkit.engine.evaluate import prepare
 from robustkit.engine.evaluation import remarks_of
 from robustkit.engine.identity import hash_evaluation
@@ -22,6 +23,7 @@ from robustkit.engine.provenance import now, provenance
 from robustkit.engine.subject import Subject, lent, look
 from robustkit.engine.tally import Tally
 from robustkit.engine.work import EvalProgress, Unwatched, attack_points
+from robustkit.engine.workers import Workers, computing, hired
 from robustkit.errors import BadValueError
 from robustkit.interfaces import Attack, Images
 from robustkit.records import Threat
@@ -46,6 +48,8 @@ def craft(
     ids: Ids | None = None,
     batch_size: int = 256,
     device: str = "auto",
+    processes: int = 1,
+    rebuild: Callable[[], nn.Module] | None = None,
     resume: bool = False,
     fresh: bool = False,
     progress: EvalProgress | None = None,
@@ -53,9 +57,9 @@ def craft(
     """Attack every point, also those that the model gets wrong, and write the images to `out`.
 
     Of an ensemble, each part attacks what the earlier ones did not fool the model on; where none
-    does, the last one's image is kept. Points, `data`, `classes` and `resume` are as in
-    `evaluate`; a finished set of the same making is read on `resume`. The model comes back as it
-    was.
+    does, the last one's image is kept. Points, `data`, `classes`, `processes`, `rebuild` and
+    `resume` are as in `evaluate`; a finished set of the same making is read on `resume`. The model
+    comes back as it was.
 
     Raises BadValueError where model, images, attack and threat do not fit together, and for a file
     that is there already, unless `fresh`; BrokenPluginError, naming the attack, where it fails or
@@ -63,6 +67,7 @@ def craft(
     """
     progress = progress or Unwatched()
     points = prepare(images, [attack], [threat], seed, limit, ids, batch_size, device)
+    devices = shared(points.device, processes)
     origin: dict[str, Any] = {
         "model": model_name,
         "model_hash": model_hash,
@@ -79,11 +84,18 @@ def craft(
     partial = Partial(out.with_name(f"{out.name}-{hashed}.partial"), resume)
     if partial.done:
         progress.note(f"{out.name}: {len(partial.done)} steps are done already")
-    with lent(model, points.device):
+    with hired(devices, model, rebuild, points) as workers, lent(model, points.device):
         subject = look(model, points, classes or images.classes, seed)
         # A search that stops once this model is fooled stops short of what would fool another.
         attacker = Attacker(
-            subject.searched, subject.judge, threat, seed, batch_size, progress.note, crafting=True
+            subject.searched,
+            subject.judge,
+            threat,
+            seed,
+            batch_size,
+            progress.note,
+            crafting=True,
+            workers=workers,
         )
         # Every point counts as right when clean, so that every one is attacked.
         parts, smallest = attack.parts(len(images.classes), threat), math.isinf(threat.eps)
@@ -95,7 +107,7 @@ def craft(
         attack=attack.dump(),
         threat=Threat.of(threat),
         remarks=tuple(remarks_of(attack, threat, images)),
-        **_found(subject, tally, started),
+        **_found(subject, tally, started, workers),
     )
     made = AdversarialSet(tally.ids, tally.labels, proposals(tally, images.shape), record)
     made.write(out)
@@ -124,7 +136,7 @@ def proposals(tally: Tally, shape: tuple[int, int, int]) -> NDArray[np.float32]:
     return x_adv
 
 
-def _found(subject: Subject, tally: Tally, started: str) -> dict[str, Any]:
+def _found(subject: Subject, tally: Tally, started: str, workers: Workers | None) -> dict[str, Any]:
     """Give what a set's record says of the model that it was made on."""
     predictions, parts, n = subject.clean.numpy(), tally.parts(), len(tally.ids)
     right = predictions == tally.labels
@@ -139,5 +151,5 @@ def _found(subject: Subject, tally: Tally, started: str) -> dict[str, Any]:
         "robust": rate(int((right & tally.robust).sum()), n),
         "parts": parts,
         "warnings": tuple(warnings),
-        "provenance": provenance(subject.points.device, started, seconds),
+        "provenance": provenance(subject.points.device, started, seconds, **computing(workers)),
     }

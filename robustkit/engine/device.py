@@ -26,6 +26,22 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def shared(device: torch.device, processes: int) -> list[torch.device]:
+    """Give the device of each of several processes: of graphics cards one each.
+
+    Raises BadValueError where there are too few.
+    """
+    if processes < 1:
+        raise BadValueError(f"cannot work in {processes} processes; give at least 1")
+    if processes == 1 or device.type != "cuda":
+        return [device] * processes
+    if processes > torch.cuda.device_count():
+        raise BadValueError(
+            f"{processes} processes need as many GPUs, and {torch.cuda.device_count()} are there"
+        )
+    return [torch.device("cuda", place) for place in range(processes)]
+
+
 @cache
 def keep_memory() -> None:
     """Let the C library keep freed memory for the next step, where it is GNU's.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
 from robustkit.engine import checks
 from robustkit.engine.blocks import Ids, order
-from robustkit.engine.device import pick_device
+from robustkit.engine.device import pick_device, shared
 from robustkit.engine.evaluation import Evaluation
 from robustkit.engine.subject import Points, lent, look
 from robustkit.engine.work import EvalProgress, Unwatched
+from robustkit.engine.workers import hired
 from robustkit.errors import BadValueError, BrokenPluginError
 from robustkit.interfaces import Attack, Images
 from robustkit.records import EvalRecord, RunFolder
@@ -37,6 +38,8 @@ def evaluate(
     ids: Ids | None = None,
     batch_size: int = 256,
     device: str = "auto",
+    processes: int = 1,
+    rebuild: Callable[[], nn.Module] | None = None,
     resume: bool = False,
     fresh: bool = False,
     progress: EvalProgress | None = None,
@@ -48,11 +51,15 @@ def evaluate(
     the first ones. A finished evaluation of the same hash is read, unless `fresh`; an unfinished
     one is gone on with on `resume`, else begun anew. The model comes back as it was.
 
+    Several `processes` share the points of each step, a thread each, or on graphics cards a card
+    each; `rebuild` makes the model again in them where it cannot be sent (see Workers).
+
     Raises BadValueError where model, images, attacks and threats do not fit together, and, after
     the other attacks have run, BrokenPluginError for an attack that failed.
     """
     progress = progress or Unwatched()
     points = prepare(images, attacks, threats, seed, limit, ids, batch_size, device)
+    devices = shared(points.device, processes)
     origin = {
         "model": model_name,
         "model_hash": model_hash,
@@ -65,11 +72,11 @@ def evaluate(
     }
     records: list[EvalRecord] = []
     failures: list[BrokenPluginError] = []
-    with lent(model, points.device):
+    with hired(devices, model, rebuild, points) as workers, lent(model, points.device):
         subject = look(model, points, classes or images.classes, seed)
         for threat in threats:
             for attack in attacks:
-                work = Evaluation(subject, attack, threat, folder, origin, progress)
+                work = Evaluation(subject, attack, threat, folder, origin, progress, workers)
                 try:
                     records.append(work.run(batch_size, resume=resume, fresh=fresh))
                 except BrokenPluginError as error:

@@ -18,6 +18,7 @@ from robustkit.engine.provenance import now, provenance
 from robustkit.engine.subject import Subject
 from robustkit.engine.tally import Tally
 from robustkit.engine.work import EvalProgress, attack_points
+from robustkit.engine.workers import Workers, computing
 from robustkit.errors import BadValueError
 from robustkit.interfaces import Attack, Images
 from robustkit.records import EvalPoints, EvalRecord, Gallery, RunFolder, Threat, stem
@@ -35,6 +36,7 @@ class Evaluation:
     origin: dict[str, Any]
     """What the record says of model, data and points."""
     progress: EvalProgress
+    workers: Workers | None = None
 
     def __post_init__(self) -> None:
         self.classes = len(self.origin["classes"])
@@ -77,6 +79,7 @@ class Evaluation:
             self.origin["seed"],
             batch_size,
             self.progress.note,
+            workers=self.workers,
         )
         attack_points(self.attack.name, attacker, points, tally, partial, self.progress)
         return tally
@@ -108,7 +111,9 @@ class Evaluation:
             judged_by=subject.judge.rounds,
             remarks=tuple(remarks),
             warnings=tuple(warnings),
-            provenance=provenance(subject.points.device, started, seconds),
+            provenance=provenance(
+                subject.points.device, started, seconds, **computing(self.workers)
+            ),
         )
 
     def _write(self, record: EvalRecord, tally: Tally) -> None:

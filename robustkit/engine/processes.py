@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from robustkit.data.batches import Batches, DeviceImages
 from robustkit.data.mixture import MixedBatches, Mixture
 from robustkit.engine.computing import kernels
-from robustkit.engine.device import keep_memory, pick_device
+from robustkit.engine.device import keep_memory, pick_device, shared
 from robustkit.errors import BadValueError, RobustkitError
 
 T = TypeVar("T")
@@ -227,13 +227,8 @@ def _in_process(fabric: Fabric, *calls: Callable[[Fabric], Any]) -> Any:
 def _devices(name: str, processes: int, precision: str) -> tuple[str, int | list[int]]:
     """Give the kind of device, and how many or which of them."""
     device = pick_device(name)
-    if processes < 1:
-        raise BadValueError(f"cannot train in {processes} processes; give at least 1")
+    shared(device, processes)
     if device.type == "cpu" and precision == "16":
         raise BadValueError("fit.precision '16' needs a GPU; on 'cpu' use '32' or 'bf16'")
-    if device.type == "cuda" and processes > torch.cuda.device_count():
-        raise BadValueError(
-            f"{processes} processes need as many GPUs, and {torch.cuda.device_count()} are there"
-        )
     one = processes == 1 and device.index is not None
     return device.type, [device.index] if one else processes

@@ -24,9 +24,16 @@ def now() -> str:
 
 
 def provenance(
-    device: torch.device | str, started: str, seconds: float, processes: int = 1
+    device: torch.device | str,
+    started: str,
+    seconds: float,
+    processes: int = 1,
+    threads: int | None = None,
 ) -> Provenance:
-    """Describe this environment; `started` comes from `now`, `seconds` were spent since."""
+    """Describe this environment; `started` comes from `now`, `seconds` were spent since.
+
+    Without `threads` (of each process) they are this process's.
+    """
     return Provenance(
         versions=versions(),
         device=device_name(torch.device(device)),
@@ -34,7 +41,7 @@ def provenance(
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         started=started,
         seconds=round(seconds, 3),
-        threads=torch.get_num_threads(),
+        threads=threads or torch.get_num_threads(),
         processes=processes,
     )
 

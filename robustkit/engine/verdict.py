@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,6 +66,11 @@ class Verdicts:
     """(N,) of float64: NaN unless broken."""
     largest: float
     """The largest size that was rejected; NaN where a rejected proposal was not of numbers."""
+
+    def cpu(self) -> Verdicts:
+        """Give them on the processor."""
+        moved = {name: value.cpu() for name, value in vars(self).items() if name != "largest"}
+        return replace(self, **moved)
 
 
 class Judge:

@@ -30,6 +30,9 @@ def architecture(target: str) -> type[Architecture]:
 
         name: ClassVar[str] = target
 
+        def __reduce__(self) -> tuple[Callable[[str], Architecture], tuple[str]]:
+            return _named, (target,)
+
         def build(
             self, shape: Shape, classes: int, mean: Sequence[float], std: Sequence[float]
         ) -> nn.Module:
@@ -50,6 +53,10 @@ def architecture(target: str) -> type[Architecture]:
             return Normalised(mean, std, net)
 
     return Own
+
+
+def _named(target: str) -> Architecture:
+    return architecture(target)()
 
 
 def __getattr__(target: str) -> type[Architecture]:

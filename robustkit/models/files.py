@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,9 +30,14 @@ def load_model(
     missing, damaged, foreign, of a newer schema, does not fit, or leaves open what `given` does
     not say.
     """
-    loaded = _load(path, given or Given())
+    given = given or Given()
+    loaded = _load(path, given)
     loaded.module.to(device)
-    return loaded
+    return replace(loaded, again=partial(_module, path.absolute(), given))
+
+
+def _module(path: Path, given: Given) -> nn.Module:
+    return _load(path, given).module
 
 
 def _load(path: Path, given: Given) -> LoadedModel:

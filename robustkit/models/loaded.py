@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ class LoadedModel:
     shape: Shape
     classes: tuple[str, ...]
     record: dict[str, Any] = field(default_factory=dict)
+    again: Callable[[], nn.Module] | None = None
+    """Loads the module once more, in another process, too."""
 
 
 @dataclass(frozen=True)
