@@ -193,6 +193,18 @@ class PartRecord(BaseModel):
     """Proposals outside the threat by more than rounding: the attack is broken if there are any."""
 
 
+class Stopped(BaseModel):
+    """What ended an evaluation before its last point; those attacked are the first in order."""
+
+    model_config = ConfigDict(frozen=True)
+    of: int
+    """How many points were asked for."""
+    limit: float
+    unit: str
+    """Of the limit: seconds or passes of a budget, or points, which is the width of robust
+    accuracy's interval in percentage points."""
+
+
 class EvalRecord(Record):
     """One attack at one threat on one model: eval/<stem>.json, with the points in <stem>.npz."""
 
@@ -210,6 +222,8 @@ class EvalRecord(Record):
     named: bool = False
     """Whether the points were named by their ids, rather than the first in seeded order."""
     classes: tuple[str, ...]
+    stopped: Stopped | None = None
+    """What ended it before all of these were attacked, if anything did."""
     clean: Rate
     robust: Rate
     parts: tuple[PartRecord, ...]

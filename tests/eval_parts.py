@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustkit.data.digits import Digits
 from robustkit.data.images import ArrayImages
 from robustkit.engine import blocks
 from robustkit.engine.evaluate import evaluate
@@ -106,6 +108,31 @@ class Raises(Step):
         raise ZeroDivisionError("no such luck\nsecond line")
 
 
+class Hungry(Step):
+    """Wants more memory than there is for more than `fits` images."""
+
+    name = "hungry"
+    fits: int = 20
+
+    def perturb(self, victim: Victim, x: Tensor, y: Tensor, *rest: Any, **more: Any) -> Tensor:
+        if len(x) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().perturb(victim, x, y, *rest, **more)
+
+
+class DiesOnce(Step):
+    """Takes its process along, if that is not the first one, until `marker` is there."""
+
+    name = "dies-once"
+    marker: str
+
+    def perturb(self, victim: Victim, x: Tensor, y: Tensor, *rest: Any, **more: Any) -> Tensor:
+        if multiprocessing.parent_process() and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().perturb(victim, x, y, *rest, **more)
+
+
 class Walk(Step):
     """A random walk of projected steps: every point has its own noise."""
 
@@ -161,9 +188,11 @@ class Several(Step):
 
     name = "several"
     names: tuple[str, ...] = ("idle", "step")
+    marker: str = ""
 
     def parts(self, classes: int, threat: ThreatModel) -> Sequence[Attack]:
         known = {a.name: a for a in (Idle(), Step(), Walk(), Nearest(slack=0.1))}
+        known["dies-once"] = DiesOnce(marker=self.marker)
         known["outside"] = Step(factor=3)
         known["nearer"] = Nearest()
         return [known[name] for name in self.names]
@@ -184,6 +213,19 @@ class Watcher:
 
     def note(self, line: str) -> None:
         self.notes.append(line)
+
+
+class Impatient(Watcher):
+    """Presses Ctrl-C after some signs of progress."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def update(self, *args: Any) -> None:
+        super().update(*args)
+        if len(self.updates) > self.after:
+            raise KeyboardInterrupt
 
 
 def run(
@@ -226,6 +268,27 @@ class Means(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x.flatten(1))
+
+
+class Noisy(Linear):
+    """Never gives the same answer twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0.02 * torch.randn_like(x))
+
+
+def verdicts(folder: Path, record: EvalRecord) -> dict[str, list[Any]]:
+    """Give what must be the same however an evaluation is run."""
+    table = {name: column.tolist() for name, column in vars(points_of(folder, record)).items()}
+    table["sizes"] = np.nan_to_num(table["sizes"], nan=-1).tolist()
+    return table
+
+
+def digits() -> tuple[Means, Any]:
+    """Give a model of the digits, and their test part."""
+    train, test = Digits().split("train"), Digits().split("test")
+    x = train.take(torch.arange(len(train))).float() / 255
+    return Means(x, train.labels, 10), test
 
 
 SMALL_BLOCK = 64

@@ -15,10 +15,12 @@ import torch
 from eval_parts import (
     KILLED,
     SMALL_BLOCK,
+    Hungry,
     Idle,
+    Impatient,
     Linear,
-    Means,
     Nearest,
+    Noisy,
     NotANumber,
     Raises,
     Several,
@@ -26,36 +28,24 @@ from eval_parts import (
     Walk,
     Watcher,
     WrongShape,
+    digits,
     linear_images,
     points_of,
     run,
+    verdicts,
 )
 from torch import Tensor, nn
 
 from robustkit.analysis.statistics import robust_at, worst_case
-from robustkit.data.digits import Digits
 from robustkit.data.images import ArrayImages
 from robustkit.engine import attacking, blocks
 from robustkit.engine.blocks import order
 from robustkit.engine.identity import hash_module
 from robustkit.errors import BadValueError, BrokenPluginError
-from robustkit.records import EvalRecord, Gallery, RunFolder
+from robustkit.records import Gallery, RunFolder
 from robustkit.threat import ThreatModel
 
 LINF = ThreatModel("linf", 0.004)
-
-
-def verdicts(folder: Path, record: EvalRecord) -> dict[str, list[Any]]:
-    """Give what must be the same however an evaluation is run."""
-    table = {name: column.tolist() for name, column in vars(points_of(folder, record)).items()}
-    table["sizes"] = np.nan_to_num(table["sizes"], nan=-1).tolist()
-    return table
-
-
-def digits() -> tuple[Means, Any]:
-    train, test = Digits().split("train"), Digits().split("test")
-    x = train.take(torch.arange(len(train))).float() / 255
-    return Means(x, train.labels, 10), test
 
 
 def test_robust_accuracy_of_a_linear_model_is_known(tmp_path: Path) -> None:
@@ -347,15 +337,6 @@ def test_progress_ends_whole_and_the_bound_only_falls(
 def test_memory_running_out_halves_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Hungry(Step):
-        name = "hungry"
-        fits: int = 20
-
-        def perturb(self, victim: Any, x: Tensor, *rest: Any, **more: Any) -> Tensor:
-            if len(x) > self.fits:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().perturb(victim, x, *rest, **more)
-
     model, watcher = Linear(), Watcher()
     images = linear_images(model)
     (record,) = run(tmp_path, model, images, [Hungry()], LINF, batch_size=128, progress=watcher)
@@ -383,10 +364,6 @@ def test_the_gallery_shows_broken_points_of_all_classes(tmp_path: Path) -> None:
 
 
 def test_a_randomised_model_is_judged_over_more_passes(tmp_path: Path) -> None:
-    class Noisy(Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x + 0.02 * torch.randn_like(x))
-
     model = Noisy()
     tables = []
     for folder in (tmp_path / "a", tmp_path / "b"):
@@ -454,19 +431,6 @@ def test_killed_and_resumed_gives_the_unbroken_verdicts(
 def test_killed_at_many_moments(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK", SMALL_BLOCK)
     check_killed_and_resumed(tmp_path, seed, *(("progress", 30), ("file", 15))[seed % 2])
-
-
-class Impatient(Watcher):
-    """Presses Ctrl-C after some signs of progress."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.after = after
-
-    def update(self, *args: Any) -> None:
-        super().update(*args)
-        if len(self.updates) > self.after:
-            raise KeyboardInterrupt
 
 
 def test_ctrl_c_leaves_what_resume_takes_up(

@@ -162,6 +162,8 @@ def test_the_same_weights_give_the_same_verdicts(name, verdicts, zoo_verdicts, t
     assert (loaded.shape, loaded.classes) == (zoo.shape, zoo.classes)
     found = verdicts(loaded.module)
     assert (found == zoo_verdicts).all()
+    again = pickle.loads(pickle.dumps(loaded.again))()  # as another process makes it
+    assert hash_module(again) == hash_module(loaded.module)
     assert 10 < (found[1] != found[2]).sum() < 64
 
 

@@ -108,6 +108,9 @@ def test_in_several_processes(here):
     done("train", "--plugin", "standard", "--model", "nets:make", *SHORT, "--out", "run",
          "--processes", "2")  # fmt: skip
     assert (here / "run" / "model.pt").exists()
+    result = done("eval", "run", "--arch", "nets:make", "--attack", "fgsm", "--limit", "60",
+                  "--device", "cpu", "--processes", "2")  # fmt: skip
+    assert "60" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from robustkit.errors import BadValueError
 
 if TYPE_CHECKING:
     from robustkit.engine.blocks import Ids
+    from robustkit.engine.limits import Limits
     from robustkit.interfaces import Attack
     from robustkit.models.files import LoadedModel
     from robustkit.records import EvalRecord, RunFolder
@@ -59,6 +60,8 @@ def evaluate(
     settings: options.Settings = [],  # noqa: B006 - typer copies it
     batch_size: options.BatchSize = options.BATCH_SIZE,
     processes: options.Processes = 1,
+    budget: options.Budget = "",
+    precision: options.Precision = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; the model's own if absent.")
     ] = None,
@@ -77,6 +80,9 @@ def evaluate(
     from robustkit.records import RunFolder
     from robustkit.report import collect, terminal
 
+    limits = options.limits(budget, precision)
+    if shown and limits.set:
+        raise BadValueError("--budget and --precision are for attacks; --from shows all of a set")
     made = fixed.read(shown, attack, settings) if shown else None
     named = costs.find(metric) if metric else None
     names = options.split_list(DEFAULT if attack is None else attack)
@@ -107,6 +113,7 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         processes=1 if made else processes,  # showing a set is no work to share
+        limits=limits,
         resume=resume,
         fresh=fresh,
         device=device,
@@ -130,6 +137,7 @@ def run(
     seed: int = 0,
     batch_size: int = options.BATCH_SIZE,
     processes: int = 1,
+    limits: Limits | None = None,
     resume: bool = False,
     fresh: bool = False,
     device: str = "auto",
@@ -138,6 +146,7 @@ def run(
     from robustkit.cli.show import EvalProgress
     from robustkit.engine.evaluate import evaluate as attack_model
     from robustkit.engine.identity import hash_module
+    from robustkit.engine.limits import NO_LIMITS
 
     with EvalProgress() as progress:
         return attack_model(
@@ -157,6 +166,7 @@ def run(
             device=device,
             processes=processes,
             rebuild=loaded.again,
+            limits=limits or NO_LIMITS,
             resume=resume,
             fresh=fresh,
             progress=progress,

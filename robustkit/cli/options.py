@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -15,6 +16,7 @@ import typer
 from robustkit.errors import BadValueError
 
 if TYPE_CHECKING:
+    from robustkit.engine.limits import Limits
     from robustkit.interfaces import Architecture
 
 Setting = tuple[str, Any]
@@ -75,6 +77,22 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 Processes = Annotated[
     int,
     typer.Option("--processes", min=1, help="That share the points: a thread each, or a GPU each."),
+]
+Budget = Annotated[
+    str,
+    typer.Option(
+        "--budget",
+        help="Stop attacking after 90s, 10m or 2h, or so many passes, as 200000: each forward and"
+        " each backward of an image is one.",
+    ),
+]
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        "--precision",
+        help="Stop once the 95 % interval of robust accuracy is narrower than this, from its low to"
+        " its high end, in percentage points.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run was interrupted.")]
 
@@ -164,6 +182,7 @@ def own_code(target: str) -> None:
     allow_code(target)
 
 
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 MOST_SIZES = 1000
 """Of a range; more are a slip of the pen."""
 
@@ -193,6 +212,25 @@ def _size_range(text: str) -> list[float]:
     if steps >= MOST_SIZES:
         raise BadValueError(f"--eps '{text}' is {steps + 1} sizes; at most {MOST_SIZES} are taken")
     return [float(start + i * step) for i in range(steps + 1)]
+
+
+def limits(budget: str, precision: float | None) -> Limits:
+    """Read --budget and --precision. Raises BadValueError."""
+    from robustkit.engine.limits import Limits
+
+    if precision is not None and not 0 < precision < 100:
+        raise BadValueError(f"--precision {precision:g} is no width between 0 and 100 points")
+    if not budget:
+        return Limits(precision=precision)
+    read = re.fullmatch(r"(\d+\.?\d*)([smh]?)", budget)
+    amount = float(read[1]) if read else 0
+    if not read or not amount:
+        raise BadValueError(
+            f"--budget '{budget}' is neither a time, as 90s, 10m or 2h, nor passes, as 200000"
+        )
+    if read[2]:
+        return Limits(seconds=amount * SECONDS[read[2]], precision=precision)
+    return Limits(passes=amount, precision=precision)
 
 
 def box(text: str) -> tuple[float, float]:

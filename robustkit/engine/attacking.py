@@ -87,8 +87,8 @@ class Attacker:
         began, done, broken = time.perf_counter(), 0, 0
         found: list[Found] = []
         points = block[rows]
-        attacked = self.workers.attack(self, part, points) if self.workers else None
-        for some in attacked or self.attack(part, points):
+        dealt = self.workers.attack(self, part, points) if self.workers else None
+        for some in dealt or self.attack(part, points):
             found.append(some)
             done += len(some.verdicts.broken)
             broken += int(some.verdicts.broken.sum())

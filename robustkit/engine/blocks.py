@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -119,11 +120,16 @@ class Partial:
             except BadValueError:
                 continue
 
-    def get(self, block: int, part: int) -> Step | None:
+    def get(self, block: slice, part: int) -> Step | None:
         """Give a step that was done, or None."""
         return self.done.get(self._name(block, part))
 
-    def keep(self, block: int, part: int, step: Step) -> None:
+    def begun(self, start: int) -> int | None:
+        """Give where a block ends that starts here and has a step done; None where none has."""
+        ends = [re.fullmatch(rf"block{start:06}-(\d+)-part\d+\.npz", name) for name in self.done]
+        return next((int(end[1]) for end in ends if end), None)
+
+    def keep(self, block: slice, part: int, step: Step) -> None:
         """Write a step that is done."""
         step.write(self.path / self._name(block, part))
 
@@ -131,5 +137,5 @@ class Partial:
         """Forget the steps: the evaluation has ended, or begins anew."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _name(self, block: int, part: int) -> str:
-        return f"block{block:05}-part{part:02}.npz"
+    def _name(self, block: slice, part: int) -> str:
+        return f"block{block.start:06}-{block.stop:06}-part{part:02}.npz"

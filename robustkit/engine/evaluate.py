@@ -12,6 +12,7 @@ from robustkit.engine import checks
 from robustkit.engine.blocks import Ids, order
 from robustkit.engine.device import pick_device, shared
 from robustkit.engine.evaluation import Evaluation
+from robustkit.engine.limits import NO_LIMITS, Limits
 from robustkit.engine.subject import Points, lent, look
 from robustkit.engine.work import EvalProgress, Unwatched
 from robustkit.engine.workers import hired
@@ -40,6 +41,7 @@ def evaluate(
     device: str = "auto",
     processes: int = 1,
     rebuild: Callable[[], nn.Module] | None = None,
+    limits: Limits = NO_LIMITS,
     resume: bool = False,
     fresh: bool = False,
     progress: EvalProgress | None = None,
@@ -52,13 +54,16 @@ def evaluate(
     one is gone on with on `resume`, else begun anew. The model comes back as it was.
 
     Several `processes` share the points of each step, a thread each, or on graphics cards a card
-    each; `rebuild` makes the model again in them where it cannot be sent (see Workers).
+    each; `rebuild` makes the model again in them where it cannot be sent (see Workers). Under
+    `limits` each evaluation may end before its last point (see Limits); a larger limit goes on
+    where it stopped.
 
     Raises BadValueError where model, images, attacks and threats do not fit together, and, after
     the other attacks have run, BrokenPluginError for an attack that failed.
     """
     progress = progress or Unwatched()
     points = prepare(images, attacks, threats, seed, limit, ids, batch_size, device)
+    require_order(limits, threats, named=ids is not None)
     devices = shared(points.device, processes)
     origin = {
         "model": model_name,
@@ -76,7 +81,9 @@ def evaluate(
         subject = look(model, points, classes or images.classes, seed)
         for threat in threats:
             for attack in attacks:
-                work = Evaluation(subject, attack, threat, folder, origin, progress, workers)
+                work = Evaluation(
+                    subject, attack, threat, folder, origin, progress, workers, limits
+                )
                 try:
                     records.append(work.run(batch_size, resume=resume, fresh=fresh))
                 except BrokenPluginError as error:
@@ -122,6 +129,14 @@ def require_fit(attacks: Sequence[Attack], threats: Sequence[ThreatModel], class
                 f"attack '{part.name}' needs a finite eps; 'inf' is for attacks that look for the "
                 "smallest perturbation, such as 'fmn'"
             )
+
+
+def require_order(limits: Limits, threats: Sequence[ThreatModel], *, named: bool) -> None:
+    """Raise BadValueError where to stop early would give a number of nothing."""
+    if limits.set and named:
+        raise BadValueError("points named by their ids are in no random order: leave out the limit")
+    if limits.precision is not None and any(math.isinf(threat.eps) for threat in threats):
+        raise BadValueError("precision is of robust accuracy, which eps 'inf' has none of")
 
 
 def with_comparisons(records: Sequence[EvalRecord], folder: RunFolder) -> list[EvalRecord]:

@@ -14,6 +14,7 @@ from robustkit.engine.attacking import Attacker
 from robustkit.engine.blocks import Partial
 from robustkit.engine.fixed import Fixed
 from robustkit.engine.identity import hash_evaluation
+from robustkit.engine.limits import NO_LIMITS, Limits
 from robustkit.engine.provenance import now, provenance
 from robustkit.engine.subject import Subject
 from robustkit.engine.tally import Tally
@@ -21,7 +22,7 @@ from robustkit.engine.work import EvalProgress, attack_points
 from robustkit.engine.workers import Workers, computing
 from robustkit.errors import BadValueError
 from robustkit.interfaces import Attack, Images
-from robustkit.records import EvalPoints, EvalRecord, Gallery, RunFolder, Threat, stem
+from robustkit.records import EvalPoints, EvalRecord, Gallery, RunFolder, Stopped, Threat, stem
 from robustkit.threat import ThreatModel
 
 
@@ -37,6 +38,7 @@ class Evaluation:
     """What the record says of model, data and points."""
     progress: EvalProgress
     workers: Workers | None = None
+    limits: Limits = NO_LIMITS
 
     def __post_init__(self) -> None:
         self.classes = len(self.origin["classes"])
@@ -49,24 +51,27 @@ class Evaluation:
 
     def run(self, batch_size: int, *, resume: bool, fresh: bool) -> EvalRecord:
         """Give the record: as it was written before, or of an attack now."""
-        if not fresh and (record := finished(self.path)):
-            made = f"robustkit {record.provenance.versions.get('robustkit', '?')}"
-            self.progress.note(
-                f"{self.path.name} is finished already ({record.provenance.started}, {made})"
-            )
-            return record
+        known = None if fresh else finished(self.path)
+        if known and self.limits.met(known):
+            made = f"robustkit {known.provenance.versions.get('robustkit', '?')}"
+            ended = "stopped already by as large a limit" if known.stopped else "finished already"
+            self.progress.note(f"{self.path.name} is {ended} ({known.provenance.started}, {made})")
+            return known
         started = now()
+        # What a limit stopped is gone on with: it was never broken off.
+        resume = resume or known is not None
         partial = Partial(self.path.with_name(self.path.name + ".partial"), resume)
         if partial.done:
             self.progress.note(f"{self.path.name}: {len(partial.done)} steps are done already")
-        tally = self._attack(partial, batch_size)
-        record = self._record(tally, started)
+        tally, stopped = self._attack(partial, batch_size)
+        record = self._record(tally, started, stopped)
         self._write(record, tally)
-        partial.drop()
+        if not stopped:
+            partial.drop()
         return record
 
-    def _attack(self, partial: Partial, batch_size: int) -> Tally:
-        """Run every part on every block, or take up what was done."""
+    def _attack(self, partial: Partial, batch_size: int) -> tuple[Tally, Stopped | None]:
+        """Run every part on every block, or take up what was done, up to the limits."""
         subject, points = self.subject, self.subject.points
         parts = self.attack.parts(self.classes, self.threat)
         smallest = math.isinf(self.threat.eps)
@@ -81,12 +86,16 @@ class Evaluation:
             self.progress.note,
             workers=self.workers,
         )
-        attack_points(self.attack.name, attacker, points, tally, partial, self.progress)
-        return tally
+        done = attack_points(
+            self.attack.name, attacker, points, tally, partial, self.progress, self.limits
+        )
+        if done == len(points):
+            return tally, None
+        return tally.first(done), self.limits.stopped(tally, done)
 
-    def _record(self, tally: Tally, started: str) -> EvalRecord:
+    def _record(self, tally: Tally, started: str, stopped: Stopped | None) -> EvalRecord:
         subject, parts = self.subject, tally.parts()
-        n = len(subject.points)
+        n = len(tally.ids)
         clean = rate(int(tally.correct.sum()), n)
         confusion = tally.confusion(tally.clean, self.classes)
         remarks = remarks_of(self.attack, self.threat, subject.points.images)
@@ -102,6 +111,7 @@ class Evaluation:
             **self.origin,
             attack=self.attack.dump(),
             threat=Threat.of(self.threat),
+            stopped=stopped,
             clean=clean,
             robust=rate(int(tally.robust.sum()), n),
             parts=parts,

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robustkit.analysis.statistics import rate
 from robustkit.engine.attacking import SHOWN, spread
 from robustkit.engine.blocks import Step
 from robustkit.interfaces import Attack
-from robustkit.records import EvalPoints, PartRecord
+from robustkit.records import EvalPoints, PartRecord, Rate
 
 UNBROKEN, WRONG_WHEN_CLEAN, NO_VERDICT = -1, -2, -3
 Confusion = tuple[tuple[int, ...], ...]
@@ -71,6 +72,19 @@ class Tally:
         refused = places[step.rejected]
         self.broken_by[refused[self.broken_by[refused] == UNBROKEN]] = NO_VERDICT
         self.steps.append((block, part, step))
+
+    def rate(self, n: int) -> Rate:
+        """Give robust accuracy on the first n points."""
+        return rate(int(self.robust[:n].sum()), n)
+
+    def first(self, n: int) -> Tally:
+        """Give the tally of the first n points alone; blocks end there."""
+        ids, labels, clean = (torch.from_numpy(a[:n]) for a in (self.ids, self.labels, self.clean))
+        tally = Tally(ids, labels, clean, self.attacks, self.smallest)
+        for block, part, step in self.steps:
+            if block.stop <= n:
+                tally.add(block, part, step)
+        return tally
 
     def points(self) -> EvalPoints:
         """Give the table of points."""

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from robustkit.engine.attacking import Attacker
-from robustkit.engine.blocks import Partial, blocks
+from robustkit.engine.blocks import Partial
+from robustkit.engine.limits import NO_LIMITS, Limits
 from robustkit.engine.subject import Points
 from robustkit.engine.tally import Tally
+from robustkit.errors import BadValueError
 
 
 class EvalProgress(Protocol):
@@ -43,25 +45,47 @@ def attack_points(
     tally: Tally,
     partial: Partial,
     progress: EvalProgress,
-) -> None:
-    """Run every part of the attack `name` on every block, or take up what was done, into a tally.
+    limits: Limits = NO_LIMITS,
+) -> int:
+    """Run every part of the attack `name` on each block, or take up what was done, into a tally.
 
-    Raises BrokenPluginError for a part that fails.
+    Gives how many points, the first ones, are through: all, or as many as the limits allow.
+
+    Raises BrokenPluginError for a part that fails, and BadValueError where a budget ends before any
+    point is through.
     """
-    for number, where in enumerate(blocks(len(points))):
+    done, n = 0, len(points)
+    while done < n:
+        room = limits.room(tally, done)
+        if not room:
+            break
+        where = slice(done, min(n, partial.begun(done) or done + room))
         block = None
         for place, part in enumerate(tally.attacks):
+            if not done and place and limits.used_up(tally):
+                raise BadValueError(
+                    f"attack '{name}': the budget ended before the first {where.stop} points were"
+                    " through; what is done is kept: go on with --resume and a larger --budget"
+                )
             tick = _ticker(name, tally, where, place, progress)
             rows = tally.open(where)
-            step = partial.get(number, place)
+            step = partial.get(where, place)
             if step is None or not np.array_equal(step.rows, rows):
                 if not len(rows):
                     continue
                 block = block or points.block(where)
                 step = attacker.step(part, block, torch.from_numpy(rows).to(points.device), tick)
-                partial.keep(number, place, step)
+                partial.keep(where, place, step)
             tally.add(where, place, step)
             tick(len(rows), 0)
+        done = where.stop
+        if limits.set:
+            found = tally.rate(done)
+            progress.note(
+                f"{name}: {done} of {n} points: robust {100 * found.value:.1f} %"
+                f" [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+            )
+    return done
 
 
 def _ticker(

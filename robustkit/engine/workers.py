@@ -27,7 +27,9 @@ from robustkit.errors import BadValueError, BrokenPluginError, RobustkitError
 from robustkit.interfaces import Attack
 
 Rebuild = Callable[[], nn.Module]
-FEWEST = 16
+START = "spawn"
+"""How processes start: forked ones would inherit threads and CUDA's state."""
+FEWEST = 64
 """Points that are dealt at a time, at least: of fewer, each costs more."""
 TURNS = 3
 """How often each process is dealt points of a step, about: points differ in what they cost."""
@@ -98,7 +100,9 @@ class Workers:
         """
         task = _packed(attacker, part)
         self._start(quick=attacker.model is not attacker.judge.model)
-        size = share(len(points), len(self._crew), attacker.batch_size)
+        # What a randomised model answers depends on the batch: then it must be that of one process.
+        whole = attacker.judge.rounds > 1
+        size = share(len(points), 1 if whole else len(self._crew), attacker.batch_size)
         rows = torch.arange(len(points)).split(size)
         left = deque(enumerate(rows))
         idle = list(self._crew)
@@ -155,8 +159,7 @@ class _Worker:
 
     @classmethod
     def start(cls, device: torch.device) -> _Worker:
-        # Forked processes would inherit threads and CUDA's state.
-        context = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context(START)
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs, device), daemon=True)
         process.start()
@@ -190,10 +193,14 @@ class _Worker:
 
 
 def share(n: int, processes: int, batch_size: int) -> int:
-    """Give how many of n points are dealt at a time: even shares, not few, never over a batch."""
-    turns = max(1, min(TURNS * processes, n // FEWEST))
-    rounds = max(-(-turns // processes), -(-n // (processes * batch_size)))
-    return max(1, -(-n // (rounds * processes)))
+    """Give how many of n points are dealt at a time: even shares, not few, never over a batch.
+
+    One process is dealt whole batches.
+    """
+    if processes == 1:
+        return batch_size
+    turns = min(TURNS, max(1, n // (FEWEST * processes)))
+    return min(batch_size, -(-n // (turns * processes)))
 
 
 @contextmanager

@@ -19,7 +19,15 @@ from robustkit.report.summary import (
     sizes,
     warnings,
 )
-from robustkit.report.words import attack_name, component, listed, options, threat_text, told_apart
+from robustkit.report.words import (
+    attack_name,
+    component,
+    listed,
+    options,
+    points,
+    threat_text,
+    told_apart,
+)
 from robustkit.threat import format_eps
 
 MANY = 6
@@ -33,7 +41,8 @@ class Row:
     attack: str
     options: str
     threat: str
-    n: int
+    points: str
+    """How many, as "96 of 360" where a limit stopped it."""
     clean: Rate
     robust: Rate | None
     """None where there is no single rate: of smallest perturbations, of parts measured apart."""
@@ -117,7 +126,7 @@ def _worst_row(worst: WorstCase) -> tuple[tuple[str, str, float, bool], Row]:
         attack="worst case",
         options=f"robust by all of {names}, on the same points",
         threat=threat_text(records[0].threat),
-        n=worst.robust.n,
+        points=str(worst.robust.n),
         clean=records[0].clean,
         robust=worst.robust,
         instead="",
@@ -134,7 +143,7 @@ def _row(evaluation: Evaluation) -> tuple[tuple[str, str, float, bool], Row]:
         attack=attack_name(record),
         options=options(record.attack),
         threat=threat_text(record.threat),
-        n=record.robust.n,
+        points=points(record),
         clean=record.clean,
         robust=None if endless or record.separate else record.robust,
         instead=mean_of_parts(record) if record.separate else sizes(evaluation) if endless else "",

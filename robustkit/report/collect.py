@@ -73,8 +73,15 @@ def _read_run(path: Path, name: str) -> Run:
         source=str(table.get("source", "")),
         epochs=tuple(folder.epochs()),
         evaluations=tuple(sorted(_evaluations(folder), key=_by_threat)),
-        unfinished=tuple(sorted(p.stem for p in folder.evaluations.glob("*.partial"))),
+        unfinished=tuple(sorted(_unfinished(folder))),
     )
+
+
+def _unfinished(folder: RunFolder) -> Iterator[str]:
+    """Give what was broken off; what a limit stopped has a record, which says so."""
+    for path in folder.evaluations.glob("*.partial"):
+        if not path.with_suffix(".json").exists():
+            yield path.stem
 
 
 def _runs_near(path: Path) -> Iterator[str]:

@@ -55,6 +55,7 @@ def render(runs: Sequence[Run]) -> str:
         "interval": words.interval,
         "duration": words.duration,
         "plain": words.plain,
+        "points": words.points,
     }
     together = [(run, curve) for run in runs for curve in _curves(run)]
     galleries = sum(e.gallery is not None for run in runs for e in accuracies.apart(run))

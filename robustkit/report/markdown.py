@@ -83,7 +83,7 @@ def _accuracies(rows: Sequence[Row]) -> Iterator[str]:
                 row.attack,
                 row.options,
                 row.threat,
-                str(row.n),
+                row.points,
                 words.with_interval(row.clean),
                 row.instead or words.with_interval(row.robust),
             )

@@ -77,7 +77,8 @@ def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
     for evaluation in evaluations:
         record = evaluation.record
         if record.threat.norm != "none" and record.valid:
-            box, limit = record.threat.model().box, str(record.limit)
+            box = record.threat.model().box
+            limit = str(record.robust.n if record.stopped else record.limit)
             key = (digest(record.attack), record.threat.norm, box, limit, record.model_hash)
             groups.setdefault(key, []).append(evaluation)
     finite = ([e.record for e in g if math.isfinite(e.record.threat.eps)] for g in groups.values())

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from robustkit.analysis.statistics import rate
-from robustkit.records import EvalRecord, PartRecord, Provenance, Rate
+from robustkit.records import EvalRecord, PartRecord, Provenance, Rate, Stopped
 from robustkit.report.collect import Evaluation, Run
 from robustkit.report.measures import smallest_sizes, worst_cases
 from robustkit.report.words import (
@@ -15,12 +15,14 @@ from robustkit.report.words import (
     duration,
     generated_points,
     label,
+    limit,
     options,
     percent,
     plain,
     threat_text,
     with_interval,
 )
+from robustkit.report.words import points as number_of_points
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def verdict(run: Run) -> str:
     if chosen is None:
         return "Not evaluated yet."
     record = chosen.record
-    points = f"{record.robust.n} {plain(record.part)} points"
+    points = f"{number_of_points(record)} {plain(record.part)} points"
+    if record.stopped:
+        points += f", stopped by {limit(record.stopped)}"
     clean = f"clean {with_interval(record.clean)}"
     attack = attack_name(record)
     if math.isinf(record.threat.eps):
@@ -150,6 +154,12 @@ def warnings(record: EvalRecord) -> tuple[str, ...]:
 def remarks(record: EvalRecord) -> tuple[str, ...]:
     """Give an evaluation's remarks, among them over how many passes it was judged."""
     found = tuple(plain(text) for text in record.remarks)
+    if record.stopped:
+        left = record.stopped.of - record.robust.n
+        found += (
+            f"stopped by {limit(record.stopped)}: the number is of the first {record.robust.n} of"
+            f" {record.stopped.of} points in seeded order; {left} were not attacked",
+        )
     if record.judged_by > 1:
         found += (f"each verdict was judged over {record.judged_by} seeded passes",)
     if any(part.spread for part in record.parts):
@@ -243,14 +253,19 @@ def _many(n: int, noun: str, plural: str) -> str:
 
 def evaluation_origins(record: EvalRecord) -> list[tuple[str, str]]:
     """Give where an evaluation's numbers come from, as (name, value)."""
-    limit = f", first {record.limit} in seeded order" if record.limit else ""
+    which = f", first {record.limit} in seeded order" if record.limit else ""
     if record.named:
-        limit = f", {record.limit} by their ids"
+        which = f", {record.limit} by their ids"
     return [
         ("Model", f"{plain(record.model)} (weights {plain(record.model_hash)})"),
-        ("Data", f"{component(record.data)}, {plain(record.part)} part{limit}"),
+        ("Data", f"{component(record.data)}, {plain(record.part)} part{which}"),
         ("Attack", component(record.attack)),
         ("Threat", threat_text(record.threat)),
+        *([("Stopped", _stopped(record, record.stopped))] if record.stopped else []),
         ("Seed", str(record.seed)),
         *origins(record.provenance),
     ]
+
+
+def _stopped(record: EvalRecord, stopped: Stopped) -> str:
+    return f"by {limit(stopped)}, after {number_of_points(record)} points"

@@ -37,7 +37,7 @@ def show(runs: Sequence[Run], console: Console | None = None) -> None:
             marks = "".join(f" ({notes.index(note) + 1})" for note in row.warnings)
             name = [Text(words.plain(run.name) if i == 0 else "")] if several else []
             robust = row.instead or words.with_interval(row.robust)
-            cells = (row.attack, row.threat, str(row.n), words.percent(row.clean.value))
+            cells = (row.attack, row.threat, row.points, words.percent(row.clean.value))
             table.add_row(*name, *map(Text, cells), Text(f"{robust}{marks}"))
     for run in runs:
         verdict = Text(f"{words.plain(run.name)}: ", style="bold")

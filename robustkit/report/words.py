@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustkit.records import FIXED, EvalRecord, GeneratedRecord, Rate, Threat
+from robustkit.records import FIXED, EvalRecord, GeneratedRecord, Rate, Stopped, Threat
 
 
 def plain(value: object) -> str:
@@ -31,6 +31,21 @@ def with_interval(rate: Rate | None) -> str:
     if rate is None:
         return "–"
     return f"{percent(rate.value)} {interval(rate)}" if rate.n else "no points"
+
+
+def points(record: EvalRecord) -> str:
+    """Write how many points an evaluation is of: "96 of 360" where a limit stopped it."""
+    of = f" of {record.stopped.of}" if record.stopped else ""
+    return f"{record.robust.n}{of}"
+
+
+def limit(stopped: Stopped) -> str:
+    """Write what stopped an evaluation."""
+    if stopped.unit == "points":
+        return f"an interval below {stopped.limit:g} points"
+    if stopped.unit == "seconds":
+        return f"a budget of {duration(stopped.limit)}"
+    return f"a budget of {stopped.limit:,.0f} passes"
 
 
 def duration(seconds: float) -> str:
