@@ -105,6 +105,13 @@ class Fit(Section):
         description="keep the labels of only so many of them, as many of each class: a trainer"
         " trains on these alone, a generator on all",
     )
+    labelled_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="of each batch of a generator, where some points have no label: those that have"
+        " one come again and again, and an epoch is one of the others",
+    )
     augment: tuple[Literal["crop", "flip", "cutout"], ...] = Field(
         default=(),
         description="crop (after padding by 4), flip (left to right), cutout (the data's mean over"

@@ -23,9 +23,9 @@ from robustkit import samples
 from robustkit.catalog import installed
 from robustkit.cli import app
 from robustkit.data import batches as resident
-from robustkit.data.batches import DeviceImages
+from robustkit.data.batches import DeviceImages, SharedBatches
 from robustkit.data.images import ArrayImages
-from robustkit.data.mixture import MixedBatches, Mixture
+from robustkit.data.mixture import Mixture
 from robustkit.engine.fit import fit
 from robustkit.engine.fitting import Fitting
 from robustkit.engine.rng import PointRng
@@ -57,6 +57,10 @@ def mixture(real: int, generated: int, share: float) -> Mixture:
     return Mixture(DeviceImages(images(real)), images(generated, seed=1), share)
 
 
+def batches(images: Mixture, size: int, *others: int, seed: int = 0) -> SharedBatches:
+    return SharedBatches(images, images.share, size, *(others or (seed,)))
+
+
 def sample_file(path: Path, n: int = 120, classes: list[str] = DIGITS, seed: int = 0) -> Path:
     labels = np.arange(n) % len(classes)
     samples.write(path, [pixels(n, seed=seed)], labels, classes, MADE_BY)
@@ -67,7 +71,7 @@ def sample_file(path: Path, n: int = 120, classes: list[str] = DIGITS, seed: int
 
 
 def test_a_batch_of_ten_at_a_share_of_three_tenths_by_hand() -> None:
-    steps = MixedBatches(mixture(20, 5, 0.3), 10, seed=0).steps(0)
+    steps = batches(mixture(20, 5, 0.3), 10, seed=0).steps(0)
     made = [(ids >= 20).tolist() for ids in steps]
     # 7 real points and 3 generated ones; the last step has 6 and round(6 * 3 / 7).
     assert [(row.count(False), row.count(True)) for row in made] == [(7, 3), (7, 3), (6, 3)]
@@ -87,10 +91,10 @@ def test_shares_orders_and_processes(
 ) -> None:
     mixed = mixture(real, generated, share)
     if round(share * size) in (0, size):
-        with pytest.raises(BadValueError, match="each batch needs real and generated"):
-            MixedBatches(mixed, size, 0)
+        with pytest.raises(BadValueError, match="generated.share .* each batch needs"):
+            batches(mixed, size, 0)
         return
-    epochs = [list(MixedBatches(mixed, size, 7).epoch(epoch)) for epoch in range(4)]
+    epochs = [list(batches(mixed, size, 7).epoch(epoch)) for epoch in range(4)]
     drawn: list[int] = []
     for epoch in epochs:
         ids = torch.cat([batch.ids for batch in epoch])
@@ -106,7 +110,7 @@ def test_shares_orders_and_processes(
     for turn in range(0, len(drawn), generated):
         once = drawn[turn : turn + generated]
         assert len(set(once)) == len(once), "a generated point comes again before all have come"
-    parts = [list(MixedBatches(mixed, size, 7, r, world).epoch(3)) for r in range(world)]
+    parts = [list(batches(mixed, size, 7, r, world).epoch(3)) for r in range(world)]
     for whole, *shares in zip(epochs[3], *parts, strict=True):
         for name in ("x", "y", "ids", "source", "place"):
             joined = torch.cat([getattr(part, name) for part in shares])
@@ -118,7 +122,7 @@ def test_shares_orders_and_processes(
 
 def test_orders_are_of_the_seed_and_differ_from_round_to_round() -> None:
     def drawn(seed: int) -> list[int]:
-        made = MixedBatches(mixture(30, 10, 0.5), 20, seed)
+        made = batches(mixture(30, 10, 0.5), 20, seed)
         return [
             i for epoch in range(2) for ids in made.steps(epoch) for i in ids[ids >= 30].tolist()
         ]
@@ -133,7 +137,7 @@ def test_orders_are_of_the_seed_and_differ_from_round_to_round() -> None:
 def test_an_epoch_of_real_points_has_the_order_that_it_has_without_others() -> None:
     alone = DeviceImages(images(30))
     plain = torch.cat(list(resident.Batches(alone, 10, 5).steps(2)))
-    mixed = torch.cat(list(MixedBatches(mixture(30, 10, 0.5), 10, 5).steps(2)))
+    mixed = torch.cat(list(batches(mixture(30, 10, 0.5), 10, 5).steps(2)))
     assert mixed[mixed < 30].equal(plain)
 
 

@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustkit.data.images import ArrayImages
+from robustkit.data.batches import DeviceImages, SharedBatches
+from robustkit.data.images import ArrayImages, Subset
 from robustkit.engine.points import Points, divide
+from robustkit.engine.synthesise import labelled_share
 from robustkit.errors import BadValueError
 from robustkit.interfaces import Dataset, Images
 from robustkit.recipe import Fit
@@ -84,3 +86,45 @@ def test_another_seed_chooses_others_and_more_labels_take_fewer_in() -> None:
 def test_labels_that_cannot_be_shared_out_are_refused(labels: int, message: str) -> None:
     with pytest.raises(BadValueError, match=message):
         divide(Partly(), Fit(heldout=15, labels=labels), 0)
+
+
+# Labelled points at a share of each batch
+
+
+@settings(max_examples=30, deadline=None)
+@given(labels=st.sampled_from([3, 12, 27]), size=st.integers(4, 30), share=st.floats(0.1, 0.9))
+def test_labelled_points_hold_their_share_of_each_batch(
+    labels: int, size: int, share: float
+) -> None:
+    train = divide(Partly(), Fit(heldout=15, labels=labels), 0, unlabelled=True).train
+    known = labelled_share(train, share)
+    assert known is not None
+    if round(share * size) in (0, size):
+        with pytest.raises(BadValueError, match="fit.labelled_share .* each batch needs"):
+            SharedBatches(DeviceImages(train), known, size, 0)
+        return
+    batches = SharedBatches(DeviceImages(train), known, size, 0)
+    drawn: list[int] = []
+    for epoch in range(3):
+        unknown = list[int]()
+        for batch in batches.epoch(epoch):
+            assert batch.y.equal(train.labels[batch.ids]) and not batch.source.any()
+            here = batch.y >= 0
+            others = int((~here).sum())
+            wanted = max(1, round(others * share / (1 - share)))
+            assert int(here.sum()) == min(round(share * size), wanted) and len(batch) <= size
+            unknown += batch.ids[~here].tolist()
+            drawn += batch.ids[here].tolist()
+        assert sorted(unknown) == (train.labels < 0).nonzero().squeeze(1).tolist()
+    for turn in range(0, len(drawn), labels):
+        once = drawn[turn : turn + labels]
+        assert len(set(once)) == len(once), "a label comes again before all have come"
+
+
+def test_without_both_kinds_there_is_no_share_to_hold() -> None:
+    everything = divide(Partly(), Fit(heldout=15, limit=30), 0).train
+    assert labelled_share(everything, 0.5) is None
+    train = divide(Partly(), Fit(heldout=15, labels=3), 0, unlabelled=True).train
+    assert labelled_share(train, None) is None
+    none = Subset(train, torch.arange(9), torch.full((9,), -1))
+    assert labelled_share(none, 0.5) is None

@@ -166,6 +166,7 @@ def test_diverged_training_names_the_part() -> None:
     [
         (SMALL["generator"], [("fit.average", 0.8)]),
         (SGAN, [("fit.average", 0.8), ("fit.labels", 50)]),
+        (SGAN, [("fit.labels", 20), ("fit.labelled_share", 0.25)]),
     ],
 )
 def test_killed_and_resumed_to_the_same_bits(
@@ -206,6 +207,25 @@ def test_a_classifier_is_saved_of_its_best_epoch_and_the_generator_of_the_last(
     assert torch.equal(halves, logits)
     right = (logits.argmax(1) == points.labels).sum()
     assert int(right) == record.heldout_clean.count
+
+
+def test_trainers_have_no_share_of_labelled_points(tmp_path: Path) -> None:
+    sections = {**SMALL, "trainer": "standard"}
+    sections.pop("generator")
+    recipe, _ = resolve(sections, [("fit.labelled_share", 0.25)])
+    with pytest.raises(BadValueError, match="labelled_share is 0.25, but trainers"):
+        fit(recipe, RunFolder(tmp_path / "run"), device="cpu")
+
+
+def test_each_step_sees_the_share_of_labelled_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [("fit.labels", 20), ("fit.labelled_share", 0.25)]
+
+    def check(processes: Processes) -> None:
+        work = synthesis(processes, small(*settings, generator=SGAN))
+        # 180 points without a label, 37 or 38 a step, beside 12 of the 20.
+        assert [int((b.y >= 0).sum()) for b in work.batches.epoch(0)] == [12] * 5
+
+    alone(check)
 
 
 def test_last_keeps_the_classifier_of_the_last_epoch(tmp_path: Path) -> None:

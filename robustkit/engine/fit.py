@@ -41,6 +41,11 @@ def fit(
     for key in FOR_TRAINERS if recipe.generator else ():
         if (value := getattr(recipe.fit, key)) != getattr(plain, key):
             raise BadValueError(f"fit.{key} is {value!r}, but generators are trained without it")
+    if recipe.trainer and recipe.fit.labelled_share:
+        share = recipe.fit.labelled_share
+        raise BadValueError(
+            f"fit.labelled_share is {share:g}, but trainers are trained on labelled points alone"
+        )
     if recipe.generator and recipe.generated:
         raise BadValueError("[generated] is for trainers; generators are trained on real points")
     with claimed(folder):

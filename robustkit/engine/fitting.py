@@ -62,14 +62,16 @@ class Fitting:
         assert components.trainer is not None
         self.trainer: Trainer = components.trainer
         self.parts = dict(self.trainer.tree())
-        images = DeviceImages(points.train, processes.device)
+        images, share = DeviceImages(points.train, processes.device), None
         workshop = Workshop(processes, recipe, folder, Fitting, progress or Silent())
         self.pool = self._generated(self._kit(images, workshop))
         if self.pool:
             images = Mixture(images, self.pool.images, self.pool.record.share)
+            share = images.share
             both = f"{len(points.train)} real points and {self.pool.record.n} generated ones"
             workshop.begin(f"{self.trainer.name} on {both}: {self.pool.record.path}")
-        self.batches: Batches = processes.batches(images, recipe.fit.batch_size, recipe.seed)
+        size, seed = recipe.fit.batch_size, recipe.seed
+        self.batches: Batches = processes.batches(images, size, seed, share)
         self.kit = self._kit(images, workshop)
         for part in self.parts.values():
             part.prepare(self.kit)

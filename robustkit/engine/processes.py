@@ -16,8 +16,7 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from robustkit.data.batches import Batches, DeviceImages
-from robustkit.data.mixture import MixedBatches, Mixture
+from robustkit.data.batches import Batches, DeviceImages, Share, SharedBatches
 from robustkit.engine.computing import kernels
 from robustkit.engine.device import keep_memory, pick_device, shared
 from robustkit.errors import BadValueError, RobustkitError
@@ -39,14 +38,16 @@ class Processes:
         self.fabric, self.device = fabric, fabric.device
         self.rank, self.world = fabric.global_rank, fabric.world_size
 
-    def batches(self, images: DeviceImages, batch_size: int, seed: int) -> Batches:
+    def batches(
+        self, images: DeviceImages, batch_size: int, seed: int, share: Share | None = None
+    ) -> Batches:
         """Share each batch among the processes. Raises BadValueError where it is too small."""
         if batch_size < self.world:
             raise BadValueError(
                 f"fit.batch_size {batch_size} is too small for {self.world} processes"
             )
-        if isinstance(images, Mixture):
-            return MixedBatches(images, batch_size, seed, self.rank, self.world)
+        if share:
+            return SharedBatches(images, share, batch_size, seed, self.rank, self.world)
         return Batches(images, batch_size, seed, self.rank, self.world)
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -15,7 +15,7 @@ from robustkit.analysis.diversity import Diversity
 from robustkit.analysis.statistics import rate
 from robustkit.analysis.tiles import tiles
 from robustkit.component import State
-from robustkit.data.batches import DeviceImages
+from robustkit.data.batches import DeviceImages, Share
 from robustkit.data.images import remark_of
 from robustkit.engine import optim
 from robustkit.engine.averaging import Average
@@ -28,7 +28,7 @@ from robustkit.engine.rng import PointRng
 from robustkit.engine.sampling import Trained, as_pixels
 from robustkit.engine.selection import HeldOut, Measured, Selection
 from robustkit.errors import TrainingStoppedError
-from robustkit.interfaces import Batch, Clock, Generator
+from robustkit.interfaces import Batch, Clock, Generator, Images
 from robustkit.models.of_generator import GeneratorClassifier, save_classifier
 from robustkit.recipe import Recipe
 from robustkit.records import EpochLine, RunFolder, Threat
@@ -62,7 +62,8 @@ class Synthesis:
         }
         self.average = Average(self.parts, recipe.fit.average) if recipe.fit.average else None
         images = DeviceImages(points.train, processes.device)
-        self.batches = processes.batches(images, recipe.fit.batch_size, recipe.seed)
+        share = labelled_share(points.train, recipe.fit.labelled_share)
+        self.batches = processes.batches(images, recipe.fit.batch_size, recipe.seed, share)
         self.heldout = HeldOut(points.heldout, recipe, components.attack, processes)
         last = recipe.select.metric == "last"
         self.selection = Selection("last" if last else "clean", recipe.fit.epochs)
@@ -244,3 +245,11 @@ class Synthesis:
             "n_heldout": len(self.points.heldout),
             **found,
         }
+
+
+def labelled_share(images: Images, size: float | None) -> Share | None:
+    """Let labelled points make up a share of each batch; None where all have a label, or none."""
+    known = images.labels >= 0
+    if size is None or known.all() or not known.any():
+        return None
+    return Share(known.nonzero().squeeze(1), size, "fit.labelled_share")
