@@ -296,6 +296,11 @@ class Generator(Component):
     conditional: ClassVar[bool] = False
     """Whether samples are of the classes that are asked for."""
 
+    @classmethod
+    def learns_labels(cls) -> bool:
+        """Whether it is of no use without labels: it makes images by class, or classifies."""
+        return cls.conditional or cls.classifier is not Generator.classifier
+
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.ModuleDict:
         """Make the networks, one named part each (`generator`, `discriminator`, ...)."""
         raise NotImplementedError

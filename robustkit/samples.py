@@ -95,14 +95,14 @@ class Samples:
     def read(cls, path: Path, classes: Sequence[str] = ()) -> Self:
         """Open a file; `classes` name the labels of one that does not.
 
-        A folder of class folders of images is read, too. Raises BadValueError for anything else,
-        naming what is wrong with it.
+        A folder of class folders of images, or of images alone, is read, too. Raises BadValueError
+        for anything else, naming what is wrong with it.
         """
-        from robustkit.data.folder import class_folders, class_names
+        from robustkit.data.folder import class_folders, known_classes
         from robustkit.data.npz import labelled_images
 
         if path.is_dir():
-            return cls(class_folders(path, class_names(path)))
+            return cls(class_folders(path, known_classes(path)))
         arrays = map_arrays(path)
         images = labelled_images(arrays, f"'{path}'", classes=classes)
         record = None
@@ -126,7 +126,7 @@ def write(
     """
     import numpy as np
 
-    arrays: dict[str, Any] = {"y": labels.astype(np.int64), "classes": np.asarray(classes)}
+    arrays: dict[str, Any] = {"y": labels.astype(np.int64), "classes": np.asarray(classes, str)}
     if confidence is not None:
         arrays["confidence"] = confidence.astype(np.float32)
 

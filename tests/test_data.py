@@ -406,6 +406,22 @@ def test_folder_refuses_what_it_cannot_use(photos: Path):
     refusal("no class folders", lambda: Folder(path=photos / "test" / "cow").split("train"))
 
 
+def test_images_alone_have_no_label(photos: Path, save):
+    own = photos.parent / "own"
+    own.mkdir()
+    for i, file in enumerate(sorted((photos / "train").glob("*/*"))):
+        file.rename(own / f"{i}{file.suffix}")
+    n = i + 1
+    parts = [Folder(path=own).split(part) for part in ("train", "test")]
+    assert [len(images) for images in parts] == [n - round(n / 5), round(n / 5)]
+    x = np.zeros((20, 4, 4), np.uint8)
+    parts += [save(x=x)(), save("test", x=x)(), save(image=x)()]
+    parts += [save(x_train=x, x_test=x)()]
+    for images in parts:
+        assert images.classes == () and images.labels.tolist() == [-1] * len(images)
+    refusal("no array 'y_train'", save(x_train=x, x_test=x, y_test=np.zeros(20, int)))
+
+
 def _only_train(photos: Path) -> Path:
     (photos.parent / "half" / "train").mkdir(parents=True)
     return photos.parent / "half"
@@ -466,7 +482,7 @@ def test_npz_refuses_what_it_cannot_use(save, tmp_path: Path):
     refusal("label -3", save(x=x, y=y - 3))
     refusal("integer", save(x=x, y=y / 2))
     refusal("no known label", save(x=x, y=y * 0 - 1))
-    refusal("no array 'y'", save(x=x))
+    refusal("no array 'y'", save(x=x, labels=y))
     refusal("no array 'x'", save(images=x, y=y))
     load = save(x=x, y=np.array([object()] * 10))
     refusal("not a readable .npz", load)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,13 +18,16 @@ from typer.testing import CliRunner
 from robustkit import recipe as recipes
 from robustkit.catalog import Entry, installed
 from robustkit.cli import app
+from robustkit.data.digits import Digits
+from robustkit.data.images import ArrayImages
 from robustkit.engine import fitting, synthesise
 from robustkit.engine.fit import fit
 from robustkit.engine.loop import Silent
-from robustkit.engine.points import Points
+from robustkit.engine.points import Points, divide
 from robustkit.engine.resolve import build, resolve, start
 from robustkit.engine.workshop import generator_recipe
 from robustkit.errors import BadValueError
+from robustkit.interfaces import Images
 from robustkit.models.files import load_model
 from robustkit.recipe import Recipe
 from robustkit.records import RunFolder, RunRecord
@@ -107,6 +110,31 @@ def test_everything_is_made_from_the_same_real_points(seen: list[Points], tmp_pa
         most = max(1, int(np.rint(0.5 * len(confidence)))) if len(confidence) else 0
         own_sure = np.sort(kept.confidence[kept.images.labels.numpy() == label])[::-1]  # type: ignore[index]
         assert own_sure == pytest.approx(confidence[:most].numpy(), abs=1e-6)
+
+
+def test_no_other_point_has_any_part_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fit.limit and fit.heldout, so many points are all that the whole chain ever sees."""
+    recipe = augmented(top=0.5)
+    plain, changed = RunFolder(tmp_path / "plain"), RunFolder(tmp_path / "changed")
+    fit(recipe, plain, device="cpu")
+    points = divide(build(recipe).data, recipe.fit, recipe.seed)
+    seen = torch.cat([part._ids for part in (points.train, points.heldout)])  # type: ignore[attr-defined]
+    assert len(seen) == 300
+    split = Digits.split
+
+    def others_inverted(self: Digits, part: Literal["train", "test"]) -> Images:
+        images = split(self, part)
+        x = images.take(torch.arange(len(images)))
+        unseen = torch.ones(len(images), dtype=torch.bool)
+        unseen[seen if part == "train" else []] = False
+        x[unseen] = 255 - x[unseen]
+        return ArrayImages(x.numpy(), images.labels.numpy(), images.classes)
+
+    monkeypatch.setattr(Digits, "split", others_inverted)
+    fit(recipe, changed, device="cpu")
+    assert same_run(plain, changed) == []
+    for one, other in zip(folders(plain), folders(changed), strict=True):
+        assert same_run(one, other) == []
 
 
 def test_images_of_no_class_are_labelled(tmp_path: Path) -> None:

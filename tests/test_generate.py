@@ -11,16 +11,20 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from robustkit.catalog import build
 from robustkit.cli import app
 from robustkit.data.images import ArrayImages
 from robustkit.engine import generate as engine
 from robustkit.engine import sampling
 from robustkit.engine.fit import fit
 from robustkit.engine.generate import contact_sheet
+from robustkit.engine.generated import pool
 from robustkit.engine.loop import Silent
 from robustkit.engine.resolve import resolve, start
 from robustkit.engine.sampling import as_pixels, load_generator
-from robustkit.records import EpochLine, RunFolder
+from robustkit.errors import BadValueError
+from robustkit.interfaces import Generated
+from robustkit.records import EpochLine, RunFolder, RunRecord
 from robustkit.samples import Samples
 
 TINY = ["--set", "generator.width=4", "--set", "generator.code=5", "--set", "fit.limit=200"]
@@ -112,6 +116,44 @@ def test_images_of_no_class_have_no_label_and_ten_rows(tmp_path: Path) -> None:
     there = Samples.read(out)
     assert there.images.labels.eq(-1).all() and len(there.images.classes) == 10
     assert Image.open(tmp_path / "s.png").size == (651, 651)
+
+
+def test_images_alone_train_what_needs_no_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without class folders, from one to a sample file that a classifier labels."""
+    monkeypatch.setenv("ROBUSTKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "own"
+    own.mkdir()
+    digits = build("dataset", "digits").split("train")
+    for i, x in enumerate(digits.take(torch.arange(150)).numpy()):
+        Image.fromarray(x[0]).save(own / f"{i}.png")
+    from_own = ("--dataset", "folder", "--data", own, "--epochs", "1", "--out", "s.npz", *TINY)
+    for name in ("dcgan", "vae"):
+        run("--plugin", name, "--n", "20", "--run", name, *from_own, "--fresh")
+        there = Samples.read(Path("s.npz"))
+        assert there.images.classes == () and len(there) == 20
+        record = RunRecord.read(Path(name) / "run.json")
+        assert (record.n_train, record.n_heldout, record.classes) == (120, 0, ())
+        with pytest.raises(BadValueError, match="20 of 20 images have no label"):
+            pool(Generated(Path("s.npz"), 0.5), digits)
+    again = Path("again.npz")
+    run("--from", "dcgan", "--n", "20", "--out", again)
+    sift = ["sift", str(again), "--label-with", "zoo:digits-policy-gradient", "--out", "k.npz"]
+    assert CliRunner().invoke(app, sift).exit_code == 0
+    labelled = Samples.read(Path("k.npz")).images
+    assert labelled.classes == digits.classes and labelled.labels.ge(0).all()
+
+    problem = refused("--plugin", "cdcgan", "--run", "c", *from_own, "--fresh")
+    assert "'cdcgan' learns from labels, but no point of 'folder' has one" in problem
+    assert "dcgan, vae" in problem and "sgan" not in problem
+    assert "fit.labels is 100, but" in refused(
+        "--plugin", "sgan", "--run", "d", *from_own, "--fresh"
+    )
+    train = ["train", "--plugin", "standard", "--dataset", "folder", "--data", str(own)]
+    result = CliRunner().invoke(app, train)
+    assert result.exit_code == 2 and "a classifier learns from labels" in result.stderr
 
 
 def test_interrupted_drawing_leaves_nothing(

@@ -74,6 +74,8 @@ def test_images_without_labels_are_of_unknown_class(tmp_path: Path):
     np.savez(tmp_path / "x.npz", x=some(5))
     found = Samples.read(tmp_path / "x.npz", classes=("a", "b"))
     assert found.images.labels.tolist() == [-1] * 5
+    assert Samples.read(tmp_path / "x.npz").images.classes == ()
+    np.savez(tmp_path / "x.npz", x=some(5), labels=np.zeros(5, int))
     with pytest.raises(BadValueError, match="holds no array 'y'"):
         Samples.read(tmp_path / "x.npz")
 

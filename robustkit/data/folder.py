@@ -1,4 +1,4 @@
-"""A folder with one folder of images a class."""
+"""A folder with one folder of images a class, or of images alone."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 class Folder(Dataset):
     """Images below path/{train,test}/<class>/, or path/<class>/ with a fixed fifth for testing.
 
-    Classes are the sorted folder names. Images are grey where all are, else RGB (transparency is
-    dropped); they have one size, or are resized to `size`. They are decoded once, and kept below
-    ROBUSTKIT_CACHE (default ~/.cache/robustkit) under a hash of names, sizes and times.
+    Classes are the sorted folder names; without class folders, images have no label. They are grey
+    where all are, else RGB (transparency is dropped); they have one size, or are resized to `size`.
+    They are decoded once, and kept below ROBUSTKIT_CACHE (default ~/.cache/robustkit) under a hash
+    of names, sizes and times.
     """
 
     name: ClassVar[str] = "folder"
@@ -38,13 +39,13 @@ class Folder(Dataset):
         root = find(self.path, "data folder")
         parts = [name for name in ("train", "test") if (root / name).is_dir()]
         if not parts:
-            images = class_folders(root, class_names(root), self.size)
+            images = class_folders(root, known_classes(root), self.size)
             train, test = hold_out(images.labels, TEST_SHARE, SPLIT_SEED)
             return Subset(images, train if part == "train" else test)
         if len(parts) == 1:
             lacking = "test" if parts == ["train"] else "train"
             raise BadValueError(f"'{root}' has a folder '{parts[0]}' but no '{lacking}'")
-        train_classes, test_classes = class_names(root / "train"), class_names(root / "test")
+        train_classes, test_classes = (known_classes(root / name) for name in parts)
         for odd in sorted(set(train_classes) ^ set(test_classes)):
             only = "train" if odd in train_classes else "test"
             raise BadValueError(f"class '{odd}' is in '{root / only}' alone; both parts need it")
@@ -52,11 +53,26 @@ class Folder(Dataset):
 
 
 def class_folders(root: Path, classes: list[str], size: int | None = None) -> ArrayImages:
-    """Load all images of root/<class>/, resized where asked for. Raises BadValueError."""
-    listed = [image_files(root / name) for name in classes]
-    labels = np.repeat(np.arange(len(classes)), [len(files) for files in listed])
+    """Load all images of root/<class>/, resized where asked for; without classes, those of root.
+
+    Raises BadValueError.
+    """
+    listed = [image_files(root / name) for name in classes] or [image_files(root)]
+    known = np.arange(len(classes)) if classes else np.array([-1])
+    labels = np.repeat(known, [len(files) for files in listed])
     files = [file for of_class in listed for file in of_class]
     return ArrayImages(decoded(root, files, size), labels, classes, f"'{root}'")
+
+
+def known_classes(root: Path) -> list[str]:
+    """List the class folders, sorted; none where images lie in the folder itself instead.
+
+    Raises BadValueError where there is neither.
+    """
+    inside = [p for p in root.iterdir() if not p.name.startswith(".")] if root.is_dir() else []
+    folders = any(p.is_dir() for p in inside)
+    alone = not folders and any(p.suffix.lower() in SUFFIXES for p in inside)
+    return [] if alone else class_names(root)
 
 
 def class_names(root: Path) -> list[str]:
@@ -70,7 +86,7 @@ def class_names(root: Path) -> list[str]:
 
 
 def image_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """List the images of a class, sorted. Raises BadValueError where there is none."""
+    """List the images in a folder, sorted. Raises BadValueError where there is none."""
     inside = folder.iterdir() if folder.is_dir() else ()
     files = sorted(p for p in inside if p.suffix.lower() in suffixes and not p.name.startswith("."))
     if not files:

@@ -34,8 +34,9 @@ class Npz(Dataset):
     Also `image` and `label`. What is not compressed is mapped, not read.
 
     Images are (N, H, W), (N, C, H, W) or (N, H, W, C) with up to 4 channels, of uint8, or floats
-    in [0, 1] (rounded to 256 levels); labels are integers, -1 where unknown; `classes` may hold
-    their names. Of `x` and `y`, a fixed fifth of each class is the test part.
+    in [0, 1] (rounded to 256 levels); labels are integers, -1 where unknown, as they all are in a
+    file of images alone; `classes` may hold their names. Of `x` and `y`, a fixed fifth of each
+    class is the test part.
     """
 
     name: ClassVar[str] = "npz"
@@ -49,8 +50,10 @@ class Npz(Dataset):
             images = labelled_images(arrays, origin)
             train, test = hold_out(images.labels, TEST_SHARE, SPLIT_SEED)
             return Subset(images, train if part == "train" else test)
-        labels = [_get(arrays, key, origin) for key in ("y_train", "y_test")]
         pixels = to_pixels(_get(arrays, f"x_{part}", origin), f"{origin}: x_{part}")
+        if set(arrays) == {"x_train", "x_test"}:
+            return ArrayImages(pixels, _unknown(len(pixels)), (), origin)
+        labels = [_get(arrays, key, origin) for key in ("y_train", "y_test")]
         own = labels[part == "test"]
         return ArrayImages(pixels, own, _classes(arrays, labels, origin), origin)
 
@@ -60,17 +63,22 @@ def labelled_images(
 ) -> ArrayImages:
     """Give `x` and `y` of an .npz, or its `image` and `label`, as published sets name them.
 
-    `classes` name the labels where the file does not; the label of all images is -1 where it holds
-    none, which it may only if the classes are named. Raises BadValueError.
+    `classes` name the labels where the file does not. The label of all images is -1 where it holds
+    none: if the classes are named, or if it holds nothing but images. Raises BadValueError.
     """
     x = "image" if "x" not in arrays and "image" in arrays else "x"
     pixels = to_pixels(_get(arrays, x, origin), f"{origin}: {x}")
     y = "label" if x == "image" else "y"
-    unknown = classes and y not in arrays
-    labels = np.full(len(pixels), -1) if unknown else _get(arrays, y, origin)
-    if not classes or "classes" in arrays:
+    if y not in arrays and (classes or set(arrays) == {x}):
+        return ArrayImages(pixels, _unknown(len(pixels)), classes, origin)
+    labels = _get(arrays, y, origin)
+    if not classes or arrays.get("classes", np.empty(0)).size:
         classes = _classes(arrays, [labels], origin)
     return ArrayImages(pixels, labels, classes, origin)
+
+
+def _unknown(n: int) -> Array:
+    return np.full(n, -1)
 
 
 def _get(arrays: dict[str, Array], key: str, origin: str) -> Array:

@@ -32,12 +32,17 @@ def divide(data: Dataset, fit: Fit, seed: int, *, unlabelled: bool = False) -> P
     """Hold points out of the training data, class by class; they are labelled ones.
 
     Unlabelled points, the data set's own and those that lose their label by `fit.labels`, are
-    trained on only where asked for; their label is -1. Raises BadValueError where a part would be
-    empty, or a class has fewer points than are to keep their label.
+    trained on only where asked for; their label is -1. Where no point has a label, none is held
+    out. Raises BadValueError where a part would be empty, or a class has fewer points than are to
+    keep their label.
     """
     images = data.split("train")
-    known = (images.labels >= 0).nonzero().squeeze(1)
-    kept, heldout = (known[part] for part in hold_out(images.labels[known], fit.heldout, seed))
+    kept = heldout = known = (images.labels >= 0).nonzero().squeeze(1)
+    if len(known):
+        kept, heldout = (known[part] for part in hold_out(images.labels[known], fit.heldout, seed))
+    elif fit.labels is not None or not unlabelled:
+        wanted = f"fit.labels is {fit.labels}" if fit.labels else "a classifier learns from labels"
+        raise BadValueError(f"{wanted}, but no point of '{data.name}' has a label")
     kept = some(images.labels, kept, fit.limit, seed)
     labels = images.labels.clone()
     if fit.labels is not None:

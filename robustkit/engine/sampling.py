@@ -37,7 +37,8 @@ class GeneratorFile(BaseModel):
     generator: dict[str, Any]
     """The table that the catalogue builds the generator from."""
     shape: tuple[Side, Side, Side]
-    classes: tuple[str, ...] = Field(min_length=1)
+    classes: tuple[str, ...]
+    """None where no image had a label."""
     parts: dict[str, Tensor]
     record: dict[str, Any] = Field(default_factory=dict)
     """What it was trained on: run, data, n_train, seed, epoch; plain as JSON."""
@@ -155,6 +156,8 @@ def load_generator(path: Path, device: torch.device | str = "cpu") -> Trained:
         raise BadValueError(
             f"'{path}': its generator does not build: {first_line(error)}"
         ) from None
+    if generator.learns_labels() and not content.classes:
+        raise BadValueError(f"'{path}' is damaged: classes: '{generator.name}' needs some")
     check_fit(path, content.parts, parts.state_dict(), generator.name)
     parts.load_state_dict(content.parts)
     parts = parts.to(device).eval()

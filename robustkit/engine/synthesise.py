@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustkit.analysis.diversity import Diversity
 from robustkit.analysis.statistics import rate
 from robustkit.analysis.tiles import tiles
+from robustkit.catalog import installed
 from robustkit.component import State
 from robustkit.data.batches import DeviceImages, Share
 from robustkit.data.images import remark_of
@@ -27,7 +28,7 @@ from robustkit.engine.resolve import Components
 from robustkit.engine.rng import PointRng
 from robustkit.engine.sampling import Trained, as_pixels
 from robustkit.engine.selection import HeldOut, Measured, Selection
-from robustkit.errors import TrainingStoppedError
+from robustkit.errors import BadValueError, TrainingStoppedError
 from robustkit.interfaces import Batch, Clock, Generator, Images
 from robustkit.models.of_generator import GeneratorClassifier, save_classifier
 from robustkit.recipe import Recipe
@@ -53,6 +54,8 @@ class Synthesis:
         assert components.generator is not None
         self.generator: Generator = components.generator
         points = self.points = divide(components.data, recipe.fit, recipe.seed, unlabelled=True)
+        if self.generator.learns_labels():
+            require_labels(points.train, self.generator.name, components.data.name)
         processes.seed(recipe.seed, "weights")
         self.parts = self.generator.build(points.train.shape, len(points.train.classes))
         self.parts.to(processes.device)
@@ -245,6 +248,18 @@ class Synthesis:
             "n_heldout": len(self.points.heldout),
             **found,
         }
+
+
+def require_labels(images: Images, generator: str, data: str) -> None:
+    """Refuse images without any label, naming the generators that learn from such ones."""
+    if bool((images.labels >= 0).any()):
+        return
+    kinds = [installed().load("generator", e.name) for e in installed().of_kind("generator")]
+    others = [k.name for k in kinds if issubclass(k, Generator) and not k.learns_labels()]
+    raise BadValueError(
+        f"generator '{generator}' learns from labels, but no point of '{data}' has one; those that"
+        f" need none: {', '.join(others)}"
+    )
 
 
 def labelled_share(images: Images, size: float | None) -> Share | None:
