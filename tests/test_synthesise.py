@@ -165,8 +165,7 @@ def test_diverged_training_names_the_part() -> None:
     ("generator", "settings"),
     [
         (SMALL["generator"], [("fit.average", 0.8)]),
-        (SGAN, [("fit.average", 0.8), ("fit.labels", 50)]),
-        (SGAN, [("fit.labels", 20), ("fit.labelled_share", 0.25)]),
+        (SGAN, [("fit.average", 0.8), ("fit.labels", 20), ("fit.labelled_share", 0.25)]),
     ],
 )
 def test_killed_and_resumed_to_the_same_bits(
