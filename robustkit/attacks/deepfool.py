@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -12,17 +14,21 @@ from robustkit.attacks.search import Search
 from robustkit.interfaces import Attack, Rng, Victim
 from robustkit.threat import ThreatModel
 
+BEYOND = 1e-4
+"""Added to the size of each step, as the authors' code does: steps that the box shortens would only
+come ever nearer to a border."""
+
 
 class DeepFool(Attack):
     """DeepFool, Moosavi-Dezfooli et al. 2016 (arXiv 1511.04599), algorithm 2 and section 3.3.
 
-    Each step is the smallest one, in the box, to the border that looks nearest; the first point
-    beyond a border is proposed if its size is at most eps, else the original. eps = inf takes any
-    size. With a target there is one border.
+    Each step is the smallest one to the border that looks nearest, then clamped to the box; the
+    first point beyond a border is proposed if its size is at most eps, else the original. eps = inf
+    takes any size. With a target there is one border.
     """
 
     name = "deepfool"
-    norms = ("linf", "l2", "l1")
+    norms = ("linf", "l2")
     minimal = True
     steps: int = Field(default=50, ge=1, description="most steps to the border")
     overshoot: float = Field(default=0.02, ge=0, description="how far beyond, as a share of a step")
@@ -42,13 +48,14 @@ class DeepFool(Attack):
             border = nearest_border(search, threat)
         else:
             border = border_of_target(search, search.target)
-        rows = search.rows
-        x_adv, rows = self._left(search, x, rows, threat)
+        free = ThreatModel(threat.norm, threat.eps, -math.inf, math.inf)
+        x_adv, rows = self._left(search, x, search.rows, threat)
         for _ in range(self.steps):
             if not len(rows):
                 break
             value, w = border(x_adv, rows)
-            step = step_to_plane(x_adv.flatten(1), w.flatten(1), value, threat).view_as(x_adv)
+            value = value - BEYOND * threat.dual_size(w)
+            step = step_to_plane(x_adv.flatten(1), w.flatten(1), value, free).view_as(x_adv)
             x_adv = threat.clamp(x_adv + (1 + self.overshoot) * step)
             x_adv, rows = self._left(search, x_adv, rows, threat)
         return search.x_adv
