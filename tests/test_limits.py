@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -131,6 +131,26 @@ def test_what_gives_no_fair_number_is_refused(tmp_path: Path) -> None:
             Limits(**bad)
     (record,) = run(tmp_path, model, images, [Nearest()], endless, limits=Limits(passes=60))
     assert record.stopped and record.robust.n < 200
+
+
+class Apart(Several):
+    """Measures each part by itself."""
+
+    name = "apart"
+    separate: ClassVar[bool] = True
+
+
+def test_parts_measured_apart_are_of_the_same_points(tmp_path: Path) -> None:
+    model, images = Linear(), linear_images(Linear())
+    attack = Apart(names=("walk", "step"))
+    threat = ThreatModel("linf", 0.004)
+    (few,) = run(tmp_path, model, images, [attack], threat, limits=Limits(passes=400))
+    (same,) = run(tmp_path, model, images, [attack], threat, limit=few.robust.n)
+    assert 0 < few.robust.n < 200 and few.stopped
+    for one, other in zip(few.parts, same.parts, strict=True):
+        assert one.model_copy(update={"seconds": other.seconds}) == other
+    with pytest.raises(BadValueError, match="'apart' has one for each part"):
+        run(tmp_path, model, images, [attack], threat, limits=Limits(precision=9))
 
 
 def test_attacks_stopped_at_different_points_are_not_compared(tmp_path: Path) -> None:

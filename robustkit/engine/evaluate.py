@@ -63,7 +63,7 @@ def evaluate(
     """
     progress = progress or Unwatched()
     points = prepare(images, attacks, threats, seed, limit, ids, batch_size, device)
-    require_order(limits, threats, named=ids is not None)
+    require_order(limits, attacks, threats, named=ids is not None)
     devices = shared(points.device, processes)
     origin = {
         "model": model_name,
@@ -131,12 +131,21 @@ def require_fit(attacks: Sequence[Attack], threats: Sequence[ThreatModel], class
             )
 
 
-def require_order(limits: Limits, threats: Sequence[ThreatModel], *, named: bool) -> None:
+def require_order(
+    limits: Limits, attacks: Sequence[Attack], threats: Sequence[ThreatModel], *, named: bool
+) -> None:
     """Raise BadValueError where to stop early would give a number of nothing."""
     if limits.set and named:
         raise BadValueError("points named by their ids are in no random order: leave out the limit")
-    if limits.precision is not None and any(math.isinf(threat.eps) for threat in threats):
+    if limits.precision is None:
+        return
+    if any(math.isinf(threat.eps) for threat in threats):
         raise BadValueError("precision is of robust accuracy, which eps 'inf' has none of")
+    for attack in attacks:
+        if attack.separate:
+            raise BadValueError(
+                f"precision is of one robust accuracy; '{attack.name}' has one for each part"
+            )
 
 
 def with_comparisons(records: Sequence[EvalRecord], folder: RunFolder) -> list[EvalRecord]:

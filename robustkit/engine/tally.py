@@ -80,7 +80,7 @@ class Tally:
     def first(self, n: int) -> Tally:
         """Give the tally of the first n points alone; blocks end there."""
         ids, labels, clean = (torch.from_numpy(a[:n]) for a in (self.ids, self.labels, self.clean))
-        tally = Tally(ids, labels, clean, self.attacks, self.smallest)
+        tally = Tally(ids, labels, clean, self.attacks, self.smallest, self.separate)
         for block, part, step in self.steps:
             if block.stop <= n:
                 tally.add(block, part, step)
