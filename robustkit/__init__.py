@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustkit.attacks.borrowed import borrow
+    from robustkit.attacks.foreign import Asked, Foreign
     from robustkit.attacks.pgd import PGD
     from robustkit.component import Component, State, slot
     from robustkit.errors import BadValueError, RobustkitError, UnknownNameError
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "robustkit.attacks.borrowed": ("borrow",),
+    "robustkit.attacks.foreign": ("Asked", "Foreign"),
     "robustkit.attacks.pgd": ("PGD",),
     "robustkit.component": ("Component", "State", "slot"),
     "robustkit.errors": ("BadValueError", "RobustkitError", "UnknownNameError"),
@@ -71,6 +75,7 @@ __all__ = [
     "PGD",
     "Adversarial",
     "Architecture",
+    "Asked",
     "At",
     "Attack",
     "BadValueError",
@@ -78,6 +83,7 @@ __all__ = [
     "Clock",
     "Component",
     "Dataset",
+    "Foreign",
     "Generated",
     "Generator",
     "Images",
@@ -94,6 +100,7 @@ __all__ = [
     "Victim",
     "Wrapping",
     "__version__",
+    "borrow",
     "find_metric",
     "hookimpl",
     "per_point",

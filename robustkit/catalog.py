@@ -116,6 +116,8 @@ class Catalog:
         entry = self.find(kind, name)
         try:
             loaded = load_object(entry.target)
+        except RobustkitError:
+            raise
         except Exception as error:
             raise BrokenPluginError(
                 f"{kind} '{name}' of plugin '{entry.plugin}' ({entry.distribution}) "

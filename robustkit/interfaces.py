@@ -121,6 +121,10 @@ class Victim(Protocol):
         """Take back `passes` (M,) of rows (M,): asked ahead of a search, which went another way."""
         ...
 
+    def late(self, rows: Tensor) -> None:
+        """Hear which of the call's points a clock stopped the search of."""
+        ...
+
 
 @dataclass(frozen=True)
 class At:

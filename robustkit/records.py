@@ -191,6 +191,8 @@ class PartRecord(BaseModel):
     """Whether passes were spread evenly because the attack did not name its rows."""
     rejected: int = 0
     """Proposals outside the threat by more than rounding: the attack is broken if there are any."""
+    stopped: int = 0
+    """Points whose search ran out of time."""
 
 
 class Stopped(BaseModel):
@@ -260,7 +262,7 @@ class EvalRecord(Record):
 
 def stem(attack: str, norm: str, eps: float, hashed: str) -> str:
     """Name an evaluation's files."""
-    return f"{attack}-{norm}-{format_eps(eps).replace('/', '_')}-{hashed}"
+    return f"{attack.replace(':', '-')}-{norm}-{format_eps(eps).replace('/', '_')}-{hashed}"
 
 
 @dataclass(frozen=True)

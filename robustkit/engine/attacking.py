@@ -55,6 +55,8 @@ class Found:
     forwards: Tensor
     backwards: Tensor
     spread: bool
+    stopped: int
+    """Points whose search ran out of time."""
 
 
 @dataclass
@@ -115,7 +117,11 @@ class Attacker:
                 )
             done += len(some)
             yield Found(
-                verdicts.cpu(), victim.forwards.cpu(), victim.backwards.cpu(), victim.spread
+                verdicts.cpu(),
+                victim.forwards.cpu(),
+                victim.backwards.cpu(),
+                victim.spread,
+                int(victim.stopped.sum()),
             )
 
     def _propose(self, part: Attack, points: Block) -> tuple[Tensor, CountingVictim]:
@@ -169,6 +175,7 @@ def _step(rows: Tensor, y: Tensor, found: Sequence[Found], seconds: float, *, wh
         x_adv=x_adv.numpy(),
         seconds=seconds,
         spread=any(some.spread for some in found),
+        stopped=sum(some.stopped for some in found),
         largest=max(largest, default=math.nan),
     )
 

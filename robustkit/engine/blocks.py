@@ -80,6 +80,8 @@ class Step:
     x_adv: NDArray[np.float32]
     seconds: float
     spread: bool
+    stopped: int
+    """Points whose search ran out of time."""
     largest: float
 
     def write(self, path: Path) -> None:

@@ -182,6 +182,16 @@ def rejections(part: PartRecord, largest: float, threat: str) -> list[str]:
     ]
 
 
+def late(parts: Sequence[PartRecord]) -> list[str]:
+    """Say where a clock ended searches: those verdicts are of this machine, too."""
+    return [
+        f"'{part.name}' ran out of time on {part.stopped} of {part.attacked} points, which keep "
+        "what it had found by then: there the number depends on the machine, and may be too high"
+        for part in parts
+        if part.stopped
+    ]
+
+
 def breach(largest: float, threat: str) -> str:
     """Say what is wrong with rejected proposals, the largest of which has this size, or NaN."""
     return "not numbers" if math.isnan(largest) else f"outside {threat} (up to {largest:.4g})"

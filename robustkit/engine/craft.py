@@ -141,7 +141,7 @@ def _found(subject: Subject, tally: Tally, started: str, workers: Workers | None
     predictions, parts, n = subject.clean.numpy(), tally.parts(), len(tally.ids)
     right = predictions == tally.labels
     clean = rate(int(right.sum()), n)
-    warnings = [*subject.warnings, *checks.black_box_wins(parts, n)]
+    warnings = [*subject.warnings, *checks.late(parts), *checks.black_box_wins(parts, n)]
     warnings += checks.near_chance(
         clean, tally.confusion(predictions, len(subject.points.images.classes))
     )

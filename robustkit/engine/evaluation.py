@@ -104,7 +104,7 @@ class Evaluation:
         warnings = [*subject.warnings, *checks.near_chance(clean, confusion)]
         for place, part in enumerate(parts):
             warnings += checks.rejections(part, tally.largest(place), str(self.threat))
-        warnings += checks.black_box_wins(parts, n)
+        warnings += checks.late(parts) + checks.black_box_wins(parts, n)
         seconds = subject.seconds + sum(part.seconds for part in parts)
         return EvalRecord(
             hash=self.hash,

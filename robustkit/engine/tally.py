@@ -118,6 +118,7 @@ class Tally:
                     backwards=float(sum(step.backwards.sum() for step in steps)),
                     spread=any(step.spread for step in steps),
                     rejected=sum(int(step.rejected.sum()) for step in steps),
+                    stopped=sum(step.stopped for step in steps),
                 )
             )
         return tuple(rows)

@@ -45,13 +45,15 @@ class CountingVictim:
     """A model behind a count of its passes: see robustkit.interfaces.Victim.
 
     `forwards` and `backwards` (N,) count the passes spent on each of the call's n points;
-    `spread` says that some call did not name its rows, so passes were spread evenly.
+    `spread` says that some call did not name its rows, so passes were spread evenly; `stopped` (N,)
+    which points' searches ran out of time.
     """
 
     def __init__(self, model: nn.Module, n: int, device: torch.device, *, drop: bool) -> None:
         self.model, self.drop, self.spread = model, drop, False
         self.forwards = torch.zeros(n, device=device)
         self.backwards = torch.zeros(n, device=device)
+        self.stopped = torch.zeros(n, dtype=torch.bool, device=device)
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         short = 0 if self.model.training or not len(x) else SMALLEST - len(x)
@@ -90,6 +92,10 @@ class CountingVictim:
     def void(self, passes: Tensor, rows: Tensor) -> None:
         """Take back passes forward that a search asked ahead of itself, in vain."""
         self.forwards.index_add_(0, rows, -passes.to(self.forwards))
+
+    def late(self, rows: Tensor) -> None:
+        """Hear which points a clock stopped the search of."""
+        self.stopped[rows] = True
 
 
 @contextmanager

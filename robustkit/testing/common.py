@@ -48,11 +48,14 @@ EPOCH = EpochLine(
 
 
 def named_as_registered(subject: Subject) -> None:
-    """The class's `name` is the one it is registered under: small letters, digits, - and dots."""
+    """The class's `name` is the one it is registered under: small letters, digits, - and dots.
+
+    Those of another library have its name and a colon before them.
+    """
     name = getattr(subject.component, "name", None)
     require(isinstance(name, str), "the class has no `name`")
     require(
-        re.fullmatch(r"[a-z0-9][a-z0-9.-]*", str(name)),
+        re.fullmatch(r"([a-z0-9][a-z0-9-]*:)?[a-z0-9][a-z0-9.-]*", str(name)),
         f"the name {name!r} has other than small letters, digits, '-' and '.'",
     )
     registered = subject.registered or name
