@@ -10,16 +10,25 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from bridges import QUICK, SEARCHES
 
 from robustkit.catalog import KIND_CLASSES, discover, installed
 from robustkit.component import Component
 from robustkit.testing import Check, NotApplicableError, Subject, check, checks
+from robustkit.testing.common import CHECKS as COMMON
 
 ROOT = Path(__file__).parents[1]
 
 LIGHT = {"wideresnet": {"depth": 10, "width": 1}, "corruptions": {"severities": [3]}}
 """Options of what is too large to be checked as it is."""
+LIGHT |= QUICK
 LARGE = {f"wideresnet-{depth}-10" for depth in (16, 28, 34, 40)}
+
+
+def is_search(name: str, one: Check) -> bool:
+    """Another library's search costs seconds a check: test_bridges.py asks the same of each at once."""
+    return ":" in name and name not in SEARCHES and one not in COMMON
+
 
 CASES = [
     pytest.param(
@@ -27,7 +36,7 @@ CASES = [
         entry.name,
         one,
         id=f"{entry.kind}-{entry.name}-{one}",
-        marks=[pytest.mark.slow] if entry.name in LARGE else [],
+        marks=[pytest.mark.slow] if entry.name in LARGE or is_search(entry.name, one) else [],
     )
     for kind in KIND_CLASSES
     for entry in installed().of_kind(kind)

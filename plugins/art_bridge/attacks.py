@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +13,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from art.attacks import evasion
-from art.attacks.evasion import geometric_decision_based_attack, hop_skip_jump
 from art.estimators.classification import PyTorchClassifier
 from pydantic import model_validator
 from torch import Tensor, nn
@@ -88,14 +88,14 @@ class ToolboxAttack(Foreign):
         y = None
         if asked.target is not None:
             y = np.eye(asked.classes, dtype=np.float32)[asked.target.cpu().numpy()]
-        with mended():
+        with mended(self.library):
             found = attack.generate(asked.x.cpu().numpy(), y)
         return torch.as_tensor(np.asarray(found))
 
     def _made(self, estimator: Any, threat: ThreatModel, targeted: bool) -> Any:
         """Construct the toolbox's attack from our options, the threat's, and what is given."""
         known = signature(self.library).parameters
-        own = {option: getattr(self, option) for option in known if option in type(self).model_fields}
+        own = {o: getattr(self, o) for o in known if o in type(self).model_fields}
         ours = {
             "norm": NORMS.get(threat.norm),
             "eps": threat.eps,
@@ -105,7 +105,7 @@ class ToolboxAttack(Foreign):
         }
         if "eps_step" in own and own["eps_step"] is None:
             own["eps_step"] = STEP * threat.eps
-        return self.library(estimator, **own, **{k: v for k, v in ours.items() if k in known})
+        return self.library(estimator, **{k: v for k, v in ours.items() if k in known} | own)
 
     def remarks(self, classes: int, threat: ThreatModel) -> Sequence[str]:
         return (f"{self.name} {self.row.remark}",) if self.row.remark else ()
@@ -122,7 +122,7 @@ def attack_class(name: str) -> type[Foreign]:
         __name__,
         name,
         [library],
-        OURS | row.given.keys(),
+        OURS - row.kept | row.given.keys(),
         {
             "name": f"art:{name}",
             "norms": row.norms,
@@ -153,6 +153,7 @@ class _Random:
 
 class _Numpy:
     random = _Random()
+    mat = staticmethod(np.asmatrix)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
@@ -162,13 +163,15 @@ class _Numpy:
 
 
 @contextmanager
-def mended() -> Iterator[None]:
-    """Two of the toolbox's modules: one is seeded by the clock, one leaves files in the folder."""
-    modules = (geometric_decision_based_attack, hop_skip_jump)
+def mended(library: type) -> Iterator[None]:
+    """Lend an attack's module a numpy that mends what the toolbox gets wrong.
+
+    Boundary and HopSkipJump would seed themselves from the clock; GeoDA leaves a file in the
+    folder that it is called from, and calls what numpy 2 no longer has.
+    """
+    module: Any = sys.modules[library.__module__]
+    module.np = _Numpy()
     try:
-        for module in modules:
-            module.np = _Numpy()
         yield
     finally:
-        for module in modules:
-            module.np = np
+        module.np = np

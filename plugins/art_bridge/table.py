@@ -19,8 +19,10 @@ class Row:
     given: Mapping[str, Any] = field(default_factory=dict)
     """Options of the class that are not the user's to set."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Where the toolbox's own defaults do nothing."""
+    """Where the toolbox's own do nothing, or end on the border, where rounding decides."""
     targeted: bool = True
+    kept: frozenset[str] = frozenset()
+    """Options that are the user's although a threat has one of that name."""
     probabilities: bool = False
     """Whether the toolbox must be shown probabilities rather than logits."""
     remark: str = ""
@@ -34,9 +36,9 @@ TABLE = {
     # Searches for the smallest perturbation.
     "boundary": Row("BoundaryAttack", ROUND, minimal=True),
     "carlini-l0": Row("CarliniL0Method", ("none", "l1"), minimal=True, remark=PIXELS),
-    "carlini-l2": Row("CarliniL2Method", ROUND, minimal=True),
+    "carlini-l2": Row("CarliniL2Method", ROUND, minimal=True, weak=False),
     "carlini-linf": Row("CarliniLInfMethod", ("linf",), minimal=True),
-    "deepfool": Row("DeepFool", ROUND, minimal=True),
+    "deepfool": Row("DeepFool", ROUND, minimal=True, weak=False, defaults={"epsilon": 0.02}),
     "elasticnet": Row("ElasticNet", ("l1", "l2"), minimal=True),
     "geoda": Row("GeoDA", ANY, minimal=True),
     "hopskipjump": Row("HopSkipJump", ("linf", "l2"), minimal=True),
@@ -48,18 +50,71 @@ TABLE = {
     "threshold": Row("ThresholdAttack", ("linf",), minimal=True, given={"es": 1}),
     "zoo": Row("ZooAttack", ROUND, minimal=True),
     # Searches inside a ball.
-    "auto-cg": Row("AutoConjugateGradient", ANY),
-    "auto-pgd": Row("AutoProjectedGradientDescent", ANY),
-    "basic-iterative": Row("BasicIterativeMethod", ("linf",)),
+    "auto-cg": Row("AutoConjugateGradient", ANY, weak=False),
+    "auto-pgd": Row("AutoProjectedGradientDescent", ANY, weak=False),
+    "basic-iterative": Row("BasicIterativeMethod", ("linf",), weak=False),
     "fast-gradient": Row("FastGradientMethod", ANY),
     "momentum-iterative": Row("MomentumIterativeMethod", ANY),
     "pgd": Row("ProjectedGradientDescentPyTorch", ANY),
-    "rescaling-auto-cg": Row("RescalingAutoConjugateGradient", ANY),
+    "rescaling-auto-cg": Row("RescalingAutoConjugateGradient", ANY, weak=False),
     "square": Row("SquareAttack", ("linf", "l2")),
-    "universal": Row("UniversalPerturbation", ("linf", "l2")),
-    "virtual-adversarial": Row("VirtualAdversarialMethod", ROUND),
+    "universal": Row(
+        "UniversalPerturbation",
+        ("linf", "l2"),
+        given={"attacker": "deepfool", "attacker_params": {"verbose": False}},
+        remark="makes a perturbation of each point alone, not one of all points",
+    ),
+    "virtual-adversarial": Row("VirtualAdversarialMethod", ROUND, probabilities=True),
     # What no norm bounds.
     "shadow": Row("ShadowAttack", ("none",)),
     "spatial": Row("SpatialTransformation", ("none",), defaults=TURNS),
-    "wasserstein": Row("Wasserstein", ("none",)),
+    "wasserstein": Row(
+        "Wasserstein",
+        ("none",),
+        given={"norm": "wasserstein", "ball": "wasserstein"},
+        defaults={"eps_step": 0.1},
+        kept=frozenset({"eps"}),
+        remark="bounds the Wasserstein distance by its own eps, which the engine does not check",
+    ),
 }
+
+DETECTORS = "attacks detectors of objects, or trackers"
+SPEECH = "attacks recognisers of speech"
+OTHER = "attacks another kind of model"
+TWICE = "the same as another one here"
+PATCH = "makes one patch for a set of images, to be pasted"
+
+LEFT_OUT = {
+    "AdversarialPatch": PATCH,
+    "AdversarialPatchNumpy": PATCH,
+    "AdversarialPatchPyTorch": PATCH,
+    "AdversarialPatchTensorFlowV2": PATCH,
+    "AdversarialTexturePyTorch": DETECTORS,
+    "AutoAttack": "another list under that name; its parts are here, `autoattack` is the standard",
+    "BrendelBethgeAttack": "needs numba, and is there only with it",
+    "CarliniWagnerASR": SPEECH,
+    "CompositeAdversarialAttackPyTorch": "needs kornia",
+    "DPatch": DETECTORS,
+    "DecisionTreeAttack": OTHER,
+    "FeatureAdversariesNumpy": "needs a second image to imitate",
+    "FeatureAdversariesPyTorch": "needs a second image to imitate",
+    "FeatureAdversariesTensorFlowV2": "needs a second image to imitate",
+    "FrameSaliencyAttack": "attacks models of video",
+    "GRAPHITEBlackbox": "needs a second image to imitate",
+    "GRAPHITEWhiteboxPyTorch": "needs a second image to imitate",
+    "HighConfidenceLowUncertainty": OTHER,
+    "ImperceptibleASR": SPEECH,
+    "ImperceptibleASRPyTorch": SPEECH,
+    "LaserAttack": "needs a generator of lasers, which no option can name",
+    "LowProFool": "attacks models of tables",
+    "MalwareGDTensorFlow": "attacks models of programs",
+    "OverTheAirFlickeringPyTorch": "attacks models of video",
+    "OverloadPyTorch": DETECTORS,
+    "ProjectedGradientDescent": TWICE,
+    "ProjectedGradientDescentNumpy": TWICE,
+    "ProjectedGradientDescentTensorFlowV2": TWICE,
+    "RobustDPatch": DETECTORS,
+    "SNAL": DETECTORS,
+    "TargetedUniversalPerturbation": "needs a target class",
+}
+"""Classes of art.attacks.evasion that are not here, and why."""

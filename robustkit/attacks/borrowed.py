@@ -7,6 +7,8 @@ import re
 import sys
 import types
 from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field
@@ -45,14 +47,15 @@ def borrow(
     for option, parameter in inspect.signature(classes[0]).parameters.items():
         if option in left_out or option in base.model_fields:
             continue
-        annotation = _annotation(classes[0], parameter.annotation)
-        if parameter.default is inspect.Parameter.empty or not _plain(annotation):
+        annotation = _plain(_annotation(classes[0], parameter.annotation))
+        needed = parameter.default is inspect.Parameter.empty and option not in defaults
+        if needed or annotation is None:
             continue
         own = [inspect.signature(c).parameters[option].default for c in classes]
         shared = own[0] if all(default == own[0] for default in own) else None
         default = defaults.get(option, shared)
-        text = told.get(option, option.replace("_", " ")).rstrip(".")
-        annotation = _ranged(annotation, own[0])
+        text = told.get(option, option.replace("_", " "))
+        annotation = _ranged(annotation, default if shared is inspect.Parameter.empty else own[0])
         if default is None and own[0] is not None:
             annotation, text = annotation | None, f"{text}; if absent, {absent}"
         annotations[option] = annotation
@@ -72,13 +75,15 @@ def _annotation(owner: type, annotation: Any) -> Any:
         return None
 
 
-def _plain(annotation: Any) -> bool:
+def _plain(annotation: Any) -> Any:
+    """Give what of an annotation is plain: numbers, words, tuples of them; None if nothing is."""
     origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return True
-    if origin in (Union, types.UnionType, tuple):
-        return bool(inner) and all(_plain(one) for one in inner if one is not Ellipsis)
-    return annotation in PLAIN
+    if origin in (Union, types.UnionType):
+        kept = [one for one in map(_plain, inner) if one is not None]
+        return reduce(or_, kept) if set(kept) - {type(None)} else None
+    if origin is tuple:
+        return annotation if all(one is Ellipsis or _plain(one) for one in inner) else None
+    return annotation if origin is Literal or annotation in PLAIN else None
 
 
 def _ranged(annotation: Any, default: Any) -> Any:
@@ -92,7 +97,7 @@ def _summary(owner: type) -> str:
     text = inspect.getdoc(owner) or owner.__name__
     first = _sentence(re.split(r"\n\s*\n|\n\|", text)[0])
     link = re.search(r"https?://[^\s>]+[^\s>.,)]", text)
-    return f"{first[:-1]} ({link[0]})." if link and link[0] not in first else first
+    return f"{first} ({link[0]})." if link and link[0] not in first else f"{first}."
 
 
 def _described(owner: type) -> dict[str, str]:
@@ -110,12 +115,16 @@ def _described(owner: type) -> dict[str, str]:
                 re.S | re.M,
             ):
                 found[match[1]] = _sentence(match[2])
-    return {option: text for option, text in found.items() if text != "."}
+    return {option: _lowered(text) for option, text in found.items() if text}
 
 
 def _sentence(text: str) -> str:
     """Give the first sentence in one line, without the marks of reST."""
     line = re.sub(r"\s*\[#?\w+\]_", "", " ".join(text.split()))
     line = re.sub(r":\w+:`\.?([^`]*)`|`+([^`]*)`+", r"\1\2", line)
-    first = re.split(r"(?<=[^.\d])\.\s+(?=[A-Z|])", line)[0]
-    return first.rstrip(". ") + "."
+    return re.split(r"(?<=[^.\d])\.\s+(?=[A-Z|])", line)[0].rstrip(". ")
+
+
+def _lowered(text: str) -> str:
+    """Begin with a small letter, as our own descriptions do, but for names such as DCT."""
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text

@@ -88,9 +88,10 @@ class Asked(nn.Module):
         if (size := float(sizes[nearest])) < self.size:
             at = slice(nearest, nearest + 1)
             self.best, self.size, self.logits = x[at].clone(), size, logits[at].clone()
-        # Before anything is found the victim is asked about a model that is right.
-        right = F.one_hot(self.label, logits.shape[1]).to(logits)
-        if bool(self.victim.done(right if self.logits is None else self.logits, self.label)):
+        known = F.one_hot(self.label, logits.shape[1]).to(logits)  # nothing that misleads it
+        if self.logits is not None and math.isfinite(threat.eps):
+            known = self.logits
+        if bool(self.victim.done(known, self.label)):
             raise SearchEndedError
         if time.monotonic() > self.until:
             self.late = True
@@ -114,7 +115,7 @@ class Foreign(Attack):
     targeted: ClassVar[bool] = False
     """Whether it can be asked for a class."""
     seconds: float = Field(
-        default=60.0, gt=0, description="most time for a point, looked at at each call of the model"
+        default=300.0, gt=0, description="most time for a point; it then keeps the best so far"
     )
 
     def find(self, asked: Asked) -> Tensor:
@@ -163,7 +164,7 @@ class Foreign(Attack):
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global random numbers of Python, numpy and torch; afterwards they go on as before."""
+    """Seed the global random numbers of Python, numpy and torch; later they go on as before."""
     before = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         random.seed(seed)

@@ -44,7 +44,7 @@ class Search:
                 f"attack '{attack.name}' does not work in norm '{threat.norm}'; "
                 f"it works in {', '.join(attack.norms)}"
             )
-        if math.isinf(threat.eps) and not attack.minimal:
+        if math.isinf(threat.eps) and threat.norm != "none" and not attack.minimal:
             raise BadValueError(
                 f"attack '{attack.name}' needs an eps, not 'inf'; "
                 "'fmn' looks for the smallest perturbation"

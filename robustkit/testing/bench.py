@@ -105,27 +105,33 @@ def ids_of(n: int) -> Tensor:
 
 
 class ImpatientVictim(CountingVictim):
-    """A victim that lets go of every point after some calls, so that long searches end soon.
+    """A victim that lets go of a point after some calls that held it: long searches end soon.
 
-    `strayed` counts the images that are nearer to another of the points than to the one named.
+    `strayed` counts the images that are far nearer to another of the points than to the one named;
+    what has wandered far from all of them is near to none.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, patience: int) -> None:
         super().__init__(model, len(x), torch.device("cpu"), drop=True)
         self.home, self.patience = x.flatten(1), patience
         self.calls = self.points = self.strayed = 0
+        self.asked, self.last = torch.zeros(len(x)), torch.arange(len(x))
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         self.calls += 1
         self.points += len(x)
+        self.last = torch.arange(len(self.home)) if rows is None else rows
+        self.asked[self.last] += 1
         if rows is not None:
-            nearest = torch.cdist(x.detach().flatten(1), self.home).argmin(1)
-            self.strayed += int((nearest != rows).sum())
+            away = torch.cdist(x.detach().flatten(1), self.home)
+            named = away.gather(1, rows.unsqueeze(1)).squeeze(1)
+            self.strayed += int((2 * away.amin(1) < named).sum())
         return super().__call__(x, rows)
 
     def done(self, logits: Tensor, y: Tensor) -> Tensor:
         over = super().done(logits, y)
-        return torch.ones_like(over) if self.calls >= self.patience else over
+        spent = bool((self.asked[self.last] >= self.patience).all())
+        return torch.ones_like(over) if spent else over
 
     def void(self, passes: Tensor, rows: Tensor) -> None:
         self.points -= int(passes.sum())

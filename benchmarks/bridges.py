@@ -1,0 +1,102 @@
+"""Which attacks of other libraries work here: writes the tables of docs/bridges.md.
+
+    python benchmarks/bridges.py --points 3 --seconds 5
+
+Runs every attack of the bridges as `robustkit eval` does, with its default options, in its first
+norm, on the first points of the digits model of the zoo; CPU, one thread, seed 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from robustkit.catalog import build, installed
+from robustkit.cli.sources import find_model, test_part
+from robustkit.engine.evaluate import evaluate
+from robustkit.engine.identity import hash_module
+from robustkit.errors import RobustkitError
+from robustkit.models.files import load_model
+from robustkit.records import RunFolder
+from robustkit.threat import ThreatModel, format_eps
+
+PAGE = Path(__file__).parents[1] / "docs" / "bridges.md"
+MODEL = "zoo:digits-policy-gradient"
+SIZES = {"linf": 0.2, "l2": 1.5, "l1": 6.0, "none": math.inf}
+BRIDGES = {"art": "adversarial-robustness-toolbox", "foolbox": "foolbox"}
+TABLES = "## What works"
+"""Where the page's own words end."""
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    loaded = load_model(find_model(MODEL), "cpu")
+    part = test_part(loaded.record["data"])
+    libraries = ", ".join(f"{name} {version(name)}" for name in [*BRIDGES.values(), "torch"])
+    sizes = ", ".join(
+        "no norm" if norm == "none" else f"{norm} {format_eps(size)}"
+        for norm, size in SIZES.items()
+    )
+    lines = [
+        PAGE.read_text("utf-8").partition(TABLES)[0] + TABLES + "\n",
+        f"By `benchmarks/bridges.py`: {libraries}; `{MODEL}`, {options.points} points, seed 0, each"
+        f" attack in the first of its norms ({sizes}), default options but {options.seconds:g}"
+        " seconds (by the clock) a point, on one thread of a machine that was busy with much else."
+        " Broken: of those points that the model is right on; passes, forward and backward, and CPU"
+        " seconds are a point's; weak: it may miss what a search would find.\n",
+        "| attack | norms | broken | passes | CPU seconds | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in installed().of_kind("attack"):
+        if entry.name.split(":")[0] not in BRIDGES:
+            continue
+        attack = build("attack", {"name": entry.name, "seconds": options.seconds})
+        threat = ThreatModel(attack.norms[0], SIZES[attack.norms[0]])
+        began = time.process_time()
+        notes = ["weak"] if attack.weak else []
+        try:
+            (record,) = evaluate(
+                loaded.module,
+                part.images,
+                [attack],
+                [threat],
+                folder=RunFolder(Path(tempfile.mkdtemp())),
+                model_name=MODEL,
+                model_hash=hash_module(loaded.module),
+                data=part.data,
+                limit=options.points,
+                device="cpu",
+            )
+        except RobustkitError as error:
+            line = f"| `{entry.name}` | {', '.join(attack.norms)} | | | | does not work: {error} |"
+        else:
+            (row,) = record.parts
+            notes += [f"out of time: {row.stopped}"] if row.stopped else []
+            line = (
+                f"| `{entry.name}` | {', '.join(attack.norms)} | {row.broken} of {row.attacked}"
+                f" | {row.forwards / row.attacked:.0f} + {row.backwards / row.attacked:.0f}"
+                f" | {(time.process_time() - began) / row.attacked:.2f} | {'; '.join(notes)} |"
+            )
+        print(line, flush=True)
+        lines.append(line)
+    lines += ["\n## What is left out\n", "| class | why |", "|---|---|"]
+    for library in BRIDGES:
+        left_out = import_module(f"robustkit_plugins.{library}_bridge.table").LEFT_OUT
+        lines += [f"| {library}: {name} | {why} |" for name, why in left_out.items()]
+    PAGE.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
