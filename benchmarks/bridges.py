@@ -42,60 +42,68 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    loaded = load_model(find_model(MODEL), "cpu")
-    part = test_part(loaded.record["data"])
+    names = [entry.name for entry in installed().of_kind("attack")]
+    rows = []
+    for name in names:
+        if name.split(":")[0] in BRIDGES:
+            rows.append(row_of(name, options.points, options.seconds))
+            print(rows[-1], flush=True)
+    own = PAGE.read_text("utf-8").partition(TABLES)[0]
+    lines = [own + TABLES, "", introduction(options.points, options.seconds), ""]
+    lines += ["| attack | norms | broken | passes | CPU seconds | |", "|---|---|---|---|---|---|"]
+    lines += [*rows, "", "## What is left out", "", "| class | why |", "|---|---|"]
+    for library in BRIDGES:
+        left_out = import_module(f"robustkit_plugins.{library}_bridge.table").LEFT_OUT
+        lines += [f"| {library}: {name} | {why} |" for name, why in left_out.items()]
+    PAGE.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def introduction(points: int, seconds: float) -> str:
+    """Say what the table is of."""
     libraries = ", ".join(f"{name} {version(name)}" for name in [*BRIDGES.values(), "torch"])
     sizes = ", ".join(
         "no norm" if norm == "none" else f"{norm} {format_eps(size)}"
         for norm, size in SIZES.items()
     )
-    lines = [
-        PAGE.read_text("utf-8").partition(TABLES)[0] + TABLES + "\n",
-        f"By `benchmarks/bridges.py`: {libraries}; `{MODEL}`, {options.points} points, seed 0, each"
-        f" attack in the first of its norms ({sizes}), default options but {options.seconds:g}"
-        " seconds (by the clock) a point, on one thread of a machine that was busy with much else."
-        " Broken: of those points that the model is right on; passes, forward and backward, and CPU"
-        " seconds are a point's; weak: it may miss what a search would find.\n",
-        "| attack | norms | broken | passes | CPU seconds | |",
-        "|---|---|---|---|---|---|",
-    ]
-    for entry in installed().of_kind("attack"):
-        if entry.name.split(":")[0] not in BRIDGES:
-            continue
-        attack = build("attack", {"name": entry.name, "seconds": options.seconds})
-        threat = ThreatModel(attack.norms[0], SIZES[attack.norms[0]])
-        began = time.process_time()
-        notes = ["weak"] if attack.weak else []
-        try:
-            (record,) = evaluate(
-                loaded.module,
-                part.images,
-                [attack],
-                [threat],
-                folder=RunFolder(Path(tempfile.mkdtemp())),
-                model_name=MODEL,
-                model_hash=hash_module(loaded.module),
-                data=part.data,
-                limit=options.points,
-                device="cpu",
-            )
-        except RobustkitError as error:
-            line = f"| `{entry.name}` | {', '.join(attack.norms)} | | | | does not work: {error} |"
-        else:
-            (row,) = record.parts
-            notes += [f"out of time: {row.stopped}"] if row.stopped else []
-            line = (
-                f"| `{entry.name}` | {', '.join(attack.norms)} | {row.broken} of {row.attacked}"
-                f" | {row.forwards / row.attacked:.0f} + {row.backwards / row.attacked:.0f}"
-                f" | {(time.process_time() - began) / row.attacked:.2f} | {'; '.join(notes)} |"
-            )
-        print(line, flush=True)
-        lines.append(line)
-    lines += ["\n## What is left out\n", "| class | why |", "|---|---|"]
-    for library in BRIDGES:
-        left_out = import_module(f"robustkit_plugins.{library}_bridge.table").LEFT_OUT
-        lines += [f"| {library}: {name} | {why} |" for name, why in left_out.items()]
-    PAGE.write_text("\n".join(lines) + "\n", "utf-8")
+    return (
+        f"By `benchmarks/bridges.py`: {libraries}; `{MODEL}`, {points} points, seed 0, each attack"
+        f" in the first of its norms ({sizes}), default options but {seconds:g} seconds (by the"
+        " clock) a point, on one thread of a machine that was busy with much else. Broken: of those"
+        " points that the model is right on; passes, forward and backward, and CPU seconds are a"
+        " point's; weak: it may miss what a search would find."
+    )
+
+
+def row_of(name: str, points: int, seconds: float) -> str:
+    """Run one attack; give its row of the table."""
+    loaded = load_model(find_model(MODEL), "cpu")
+    part = test_part(loaded.record["data"])
+    attack = build("attack", {"name": name, "seconds": seconds})
+    began = time.process_time()
+    try:
+        (record,) = evaluate(
+            loaded.module,
+            part.images,
+            [attack],
+            [ThreatModel(attack.norms[0], SIZES[attack.norms[0]])],
+            folder=RunFolder(Path(tempfile.mkdtemp())),
+            model_name=MODEL,
+            model_hash=hash_module(loaded.module),
+            data=part.data,
+            limit=points,
+            device="cpu",
+        )
+    except RobustkitError as error:
+        return f"| `{name}` | {', '.join(attack.norms)} | | | | does not work: {error} |"
+    (found,) = record.parts
+    notes = ["weak"] if attack.weak else []
+    notes += [f"out of time: {found.stopped}"] if found.stopped else []
+    n = found.attacked
+    return (
+        f"| `{name}` | {', '.join(attack.norms)} | {found.broken} of {n}"
+        f" | {found.forwards / n:.0f} + {found.backwards / n:.0f}"
+        f" | {(time.process_time() - began) / n:.2f} | {'; '.join(notes)} |"
+    )
 
 
 if __name__ == "__main__":

@@ -138,6 +138,9 @@ class Among:
     def void(self, passes: Tensor, rows: Tensor) -> None:
         self.victim.void(passes, self.among[rows])
 
+    def late(self, rows: Tensor) -> None:
+        self.victim.late(self.among[rows])
+
 
 class Together(Search):
     """Searches of some points of another one for several targets (M, K) at once.
