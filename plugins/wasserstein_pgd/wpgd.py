@@ -25,6 +25,9 @@ class Costly:
     def void(self, passes: Tensor, rows: Tensor) -> None:
         self.victim.void(passes, rows)
 
+    def late(self, rows: Tensor) -> None:
+        self.victim.late(rows)
+
 
 class WPGD(PGD):
     """PGD that ascends what an error costs; with a metric it goes on where a point is wrong.
