@@ -15,6 +15,9 @@ from .table import TABLE, Row
 
 try:
     import foolbox
+    from foolbox.attacks.base import FixedEpsilonAttack, MinimizationAttack
+    from foolbox.criteria import Criterion, Misclassification, TargetedMisclassification
+    from foolbox.models.pytorch import PyTorchModel
 except ModuleNotFoundError as error:
     raise BadValueError(
         f"attacks 'foolbox:...' need an extra ({error.name} is missing):"
@@ -36,15 +39,12 @@ class FoolboxAttack(Foreign):
 
     def find(self, asked: Asked) -> Tensor:
         attack = self._made(asked.threat.norm)
-        model = foolbox.PyTorchModel(asked, bounds=asked.bounds, device=asked.x.device)
-        if asked.target is None:
-            criterion = foolbox.criteria.Misclassification(asked.label)
-        else:
-            criterion = foolbox.criteria.TargetedMisclassification(asked.target)
-        # A number of its own for attacks with an eps; the others go on to the smallest.
-        limit = {} if self.minimal else {"epsilon": asked.threat.eps}
-        if isinstance(attack, foolbox.attacks.SpatialAttack):
-            limit = {}
+        model = PyTorchModel(asked, bounds=asked.bounds, device=asked.x.device)
+        criterion: Criterion = Misclassification(asked.label)
+        if asked.target is not None:
+            criterion = TargetedMisclassification(asked.target)
+        bounded = isinstance(attack, FixedEpsilonAttack)
+        limit = {"epsilon": asked.threat.eps} if bounded else {}
         try:
             found: Tensor = attack.run(model, asked.x, criterion, **limit)
         except ValueError as error:
@@ -80,7 +80,7 @@ def attack_class(name: str) -> type[Foreign]:
         {
             "name": f"foolbox:{name}",
             "norms": row.norms,
-            "minimal": issubclass(first, foolbox.attacks.base.MinimizationAttack),
+            "minimal": issubclass(first, MinimizationAttack),
             "weak": row.weak,
             "targeted": row.targeted,
             "row": row,
