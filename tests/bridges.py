@@ -17,7 +17,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "art:carlini-linf": {"max_iter": 2},
     "art:deepfool": {"max_iter": 5, "nb_grads": 3},
     "art:elasticnet": {"max_iter": 10, "binary_search_steps": 2, "initial_const": 10.0},
-    "art:geoda": {"max_iter": 20, "sub_dim": 4},
+    "art:geoda": {"sub_dim": 4},
     "art:hopskipjump": {"max_iter": 1, "max_eval": 10, "init_eval": 5},
     "art:jsma": {"theta": 1.0},
     "art:momentum-iterative": {"max_iter": 5},
