@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustkit.errors import BadValueError
 from robustkit.files import read_arrays, write_text, write_whole
-from robustkit.threat import ThreatModel, format_eps, parse_norm
+from robustkit.threat import ThreatModel, format_eps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,8 @@ SCHEMA = 1
 FIXED = "fixed"
 """The name of the attack that shows images made beforehand; no attack is found under it."""
 Arrays = TypeVar("Arrays", "EvalPoints", "Gallery")
+UNKNOWN: Any = None
+"""Stands for a column that older files lack."""
 
 
 class Record(BaseModel):
@@ -84,13 +86,17 @@ class Threat(BaseModel):
     eps: float
     low: float = 0.0
     high: float = 1.0
+    bits: int | None = None
+    """Bits a channel of the images that count; None for any pixels."""
+    target: str | None = None
+    """What the model must say for an image to count; None for anything wrong."""
 
     @classmethod
     def of(cls, threat: ThreatModel) -> Self:
-        return cls(norm=threat.norm, eps=threat.eps, low=threat.low, high=threat.high)
+        return cls(**vars(threat))
 
     def model(self) -> ThreatModel:
-        return ThreatModel(parse_norm(self.norm), self.eps, self.low, self.high)
+        return ThreatModel(**vars(self))
 
 
 class Rate(BaseModel):
@@ -228,6 +234,9 @@ class EvalRecord(Record):
     """What ended it before all of these were attacked, if anything did."""
     clean: Rate
     robust: Rate
+    """Right when clean, and unbroken; where the threat has a target, not made into it."""
+    reached: Rate | None = None
+    """Of the points that are right when clean, those made into the target, where there is one."""
     parts: tuple[PartRecord, ...]
     separate: bool = False
     """Whether each part attacked every point that is right when clean, and counted what it broke;
@@ -235,6 +244,8 @@ class EvalRecord(Record):
     confusion_clean: tuple[tuple[int, ...], ...]
     """Rows are labels, columns predictions."""
     confusion_adversarial: tuple[tuple[int, ...], ...]
+    eot: int = 1
+    """Passes whose mean logits the attack saw as one."""
     judged_by: int = 1
     """Clean passes a verdict was judged over: more than 1 for a randomised model."""
     remarks: tuple[str, ...] = ()
@@ -282,6 +293,12 @@ class EvalPoints:
     """Size of the perturbation that broke it, in the threat's norm; NaN where none did."""
     forwards: NDArray[np.float64]
     backwards: NDArray[np.float64]
+    margins: NDArray[np.float64] = UNKNOWN
+    """What was left of the logit margin of a robust point at the proposal that came closest; NaN
+    for others, and where an older file does not say it."""
+
+    def __post_init__(self) -> None:
+        _fill(self, "margins")
 
     def write(self, path: Path) -> None:
         """Write the arrays, whole or not at all."""
@@ -306,6 +323,11 @@ class Gallery:
     labels: NDArray[np.int64]
     clean_predictions: NDArray[np.int64]
     adversarial_predictions: NDArray[np.int64]
+    margins: NDArray[np.float64] = UNKNOWN
+    """What was left of the logit margin, for points that were not broken; NaN for others."""
+
+    def __post_init__(self) -> None:
+        _fill(self, "margins")
 
     def write(self, path: Path) -> None:
         """Write the images, whole or not at all."""
@@ -321,9 +343,18 @@ class Gallery:
 
 def _read_table(kind: type[Arrays], path: Path) -> Arrays:
     arrays, names = read_arrays(path), [field.name for field in fields(kind)]
-    if sorted(arrays) != sorted(names):
+    later = {field.name for field in fields(kind) if field.default is not MISSING}
+    if not set(names) - later <= set(arrays) <= set(names):
         raise BadValueError(f"'{path}' is damaged: its arrays are not {', '.join(names)}")
     return kind(**arrays)
+
+
+def _fill(table: EvalPoints | Gallery, name: str) -> None:
+    """Put NaN for each point in the place of a column that is not known."""
+    import numpy as np
+
+    if getattr(table, name) is UNKNOWN:
+        object.__setattr__(table, name, np.full(len(table.ids), np.nan))
 
 
 @dataclass(frozen=True)

@@ -61,31 +61,43 @@ class ThreatModel:
 
     norm "none" (corruptions, spatial changes) drops the ball and keeps the box; eps = inf asks for
     the smallest perturbation; low = -inf with high = inf turns the box off. Sizes are those of
-    images in [0, 1].
+    images in [0, 1]. With `bits` only the images count that a file of so many bits a channel holds:
+    pixels k / (2^bits - 1). With a `target`, only those count that the model takes for it: a class
+    by its name, "random" or "least-likely".
     """
 
     norm: Norm
     eps: float
     low: float = 0.0
     high: float = 1.0
+    bits: int | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norm", parse_norm(self.norm))
         object.__setattr__(self, "eps", parse_eps(self.eps))
         if not self.low < self.high:
             raise BadValueError(f"box [{self.low}, {self.high}] is empty; low must be below high")
+        if self.bits is not None and not 1 <= self.bits <= 16:
+            raise BadValueError(f"{self.bits} bits are not those of an image; give 1 to 16, as 8")
+        if self.bits is not None and (self.low, self.high) != (0, 1):
+            raise BadValueError(
+                f"{self.bits}-bit images hold pixels in [0, 1] only; the box is"
+                f" [{self.low:g}, {self.high:g}]"
+            )
 
     def __str__(self) -> str:
         ball = self.norm if self.norm == "none" else f"{self.norm} {format_eps(self.eps)}"
-        return ball + self.box
+        return ball + self.terms
 
     @property
-    def box(self) -> str:
-        """The box in words that follow others: none for [0, 1], ", no box" where it is off."""
-        if (self.low, self.high) == (0, 1):
-            return ""
+    def terms(self) -> str:
+        """What else holds, in words that follow others: ", no box", ", 8 bits", or nothing."""
         closed = math.isfinite(self.low) or math.isfinite(self.high)
-        return f", box [{self.low:g}, {self.high:g}]" if closed else ", no box"
+        found = f", box [{self.low:g}, {self.high:g}]" if closed else ", no box"
+        found = "" if (self.low, self.high) == (0, 1) else found
+        found += "" if self.bits is None else f", {self.bits} bits"
+        return found if self.target is None else f"{found}, target {self.target}"
 
     @property
     def tolerance(self) -> float:
@@ -200,6 +212,29 @@ class ThreatModel:
             under, over = middle.where(too_large, under), over.where(too_large, middle)
         return shrink(over.where(outside, over.new_zeros(()))).view_as(delta)
 
+    def quantise(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Bring `x_adv` to pixels k / (2^bits - 1), where those of `x` are, and into the box.
+
+        It comes to lie no farther from `x` than eps, or than it lay before. linf gives the nearest
+        such point; in l2 and l1, where rounding leads out, pixels that it moved away from `x` are
+        moved back instead, those first that cost the least distance for what they shorten.
+        """
+        levels = 2 ** (self.bits or 8) - 1
+        origin = (x.double() * levels).round()
+        wanted = self.clamp(x_adv).double() * levels - origin
+        steps = wanted.round()
+        if self.norm != "none" and not math.isinf(self.eps):
+            most = self.size(wanted).clamp(min=self.eps * levels) * (1 + 1e-9)
+            if self.norm == "linf":
+                room = per_point(most.floor(), steps)
+                steps = steps.maximum(-room).minimum(room)
+            else:
+                power = 2 if self.norm == "l2" else 1
+                flat = _shortened(steps.flatten(1), wanted.flatten(1), most, power)
+                steps = flat.view_as(steps)
+        # By a tensor, for a division by a number is a product with its rounded inverse on CUDA.
+        return (origin + steps).to(x) / x.new_tensor(levels)
+
     def random_start(self, x: Tensor, rng: Rng, at: object = 0) -> Tensor:
         """Draw a start for a search: uniform in the linf ball, else on the sphere; then the box."""
         if self.norm in ("linf", "none"):
@@ -243,3 +278,21 @@ def _one_by_one(slope: Tensor, room: Tensor, size: Tensor) -> Tensor:
     before = wanted.cumsum(1) - wanted
     step = wanted.minimum((size - before).clamp(min=0)).to(room)
     return step.new_zeros(step.shape).scatter_(1, order, step)
+
+
+def _shortened(steps: Tensor, wanted: Tensor, most: Tensor, power: int) -> Tensor:
+    """Take whole steps (N, D) back towards 0 until the norm of this power is at most `most` (N,).
+
+    Only those are taken back that are longer than `wanted`, by one each: with all of them no step
+    is longer.
+    """
+    length = steps.abs()
+    longer = length - wanted.abs()
+    gain = (length**power - (length - 1) ** power).masked_fill(longer <= 0, 0)
+    cost = ((1 - 2 * longer) / gain).masked_fill(longer <= 0, math.inf)
+    order = cost.argsort(dim=1, stable=True)
+    gained = gain.gather(1, order)
+    excess = (length**power).sum(1, keepdim=True) - most.unsqueeze(1) ** power
+    short = (gained.cumsum(1) - gained < excess) & (gained > 0)
+    back = short.new_zeros(short.shape).scatter_(1, order, short)
+    return steps - steps.sign() * back

@@ -60,7 +60,9 @@ def test_eval_takes_the_models_box_or_what_is_said(opened: RunFolder, tmp_path: 
     assert own.exit_code == 0, own.output
     assert "l2 1, no box" in own.stdout
     both = run("eval", opened.path, *attacks, "--box", "on")
-    found = {(r.attack["name"], r.threat.model().box): r for r, _ in RunFolder(tmp_path).results()}
+    found = {
+        (r.attack["name"], r.threat.model().terms): r for r, _ in RunFolder(tmp_path).results()
+    }
     assert set(found) == {(name, box) for name in ("fgsm", "pgd") for box in ("", ", no box")}
     for name in ("fgsm", "pgd"):
         assert found[name, ", no box"].robust.count <= found[name, ""].robust.count

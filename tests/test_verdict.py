@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from eval_parts import Linear, linear_images
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -115,6 +115,7 @@ def test_without_a_ball_nothing_is_too_far(threat: ThreatModel, scene: tuple[Lin
 
 
 @given(st.integers(1, 3 * CHUNK), st.integers(0, 2**20))
+@settings(deadline=None)
 def test_predictions_do_not_depend_on_the_others(n: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     model = Linear(seed)

@@ -24,6 +24,7 @@ def attack(
         str, typer.Option("--eps", help="One size, as 8/255; the model's own if absent.")
     ] = "",
     box: options.Box = "",
+    quantize: options.Quantize = None,
     dataset: options.Dataset = "",
     data: options.DataPath = "",
     classes: options.Classes = "",
@@ -63,7 +64,7 @@ def attack(
     given = given_by(arch, settings, mean, std, unsafe)
     own = {"name": dataset} if dataset else {}
     loaded, part = load(model, given, own, data, classes)
-    threats = threats_of(loaded, norm, eps, model, box)
+    threats = threats_of(loaded, norm, eps, model, box, quantize)
     if len(threats) > 1:
         raise BadValueError(f"--eps {eps} is {len(threats)} sizes; a set is made at one")
     with EvalProgress() as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,8 @@ def evaluate(
     norm: options.Norm = "",
     eps: options.Sizes = "",
     box: options.Box = "",
+    quantize: options.Quantize = None,
+    target: options.Target = "",
     dataset: options.Dataset = "",
     data: options.DataPath = "",
     classes: options.Classes = "",
@@ -62,6 +65,15 @@ def evaluate(
     processes: options.Processes = 1,
     budget: options.Budget = "",
     precision: options.Precision = None,
+    eot: Annotated[
+        int,
+        typer.Option(
+            "--eot",
+            min=1,
+            metavar="PASSES",
+            help="Attacks see the mean of so many passes as one: for randomised models, as 20.",
+        ),
+    ] = 1,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; the model's own if absent.")
     ] = None,
@@ -92,13 +104,17 @@ def evaluate(
     own: dict[str, Any] = {"name": dataset} if dataset else {}
     record = made.record if made else None
     if shown and record:
-        fixed.require_agreement(shown, record, dataset, classes, norm, eps, box)
+        fixed.require_agreement(shown, record, dataset, classes, norm, eps, box, quantize, target)
         own, classes = record.data, ""
     given = given_by(arch, settings, mean, std, unsafe)
     loaded, part = load(model, given, own, data, classes)
     if attacks and not norm and all(each.norms == ("none",) for each in attacks):
         norm = "none"
-    threats = [record.threat.model()] if record else threats_of(loaded, norm, eps, model, box)
+    threats = (
+        [record.threat.model()] if record else threats_of(loaded, norm, eps, model, box, quantize)
+    )
+    if target:
+        threats = [aimed(threat, target, part.images.classes) for threat in threats]
     if named:
         named.metric.reordered(part.images.classes)  # refused before the attacks, not after
     records = run(
@@ -114,6 +130,7 @@ def evaluate(
         batch_size=batch_size,
         processes=1 if made else processes,  # showing a set is no work to share
         limits=limits,
+        eot=eot,
         resume=resume,
         fresh=fresh,
         device=device,
@@ -138,6 +155,7 @@ def run(
     batch_size: int = options.BATCH_SIZE,
     processes: int = 1,
     limits: Limits | None = None,
+    eot: int = 1,
     resume: bool = False,
     fresh: bool = False,
     device: str = "auto",
@@ -163,6 +181,7 @@ def run(
             limit=limit,
             ids=ids,
             batch_size=batch_size,
+            eot=eot,
             device=device,
             processes=processes,
             rebuild=loaded.again,
@@ -171,6 +190,15 @@ def run(
             fresh=fresh,
             progress=progress,
         )
+
+
+def aimed(threat: ThreatModel, target: str, classes: Sequence[str]) -> ThreatModel:
+    """Give a threat a target by its name or number. Raises UnknownNameError."""
+    from dataclasses import replace
+
+    from robustkit.engine.targets import target_name
+
+    return replace(threat, target=target_name(target, classes))
 
 
 def folder_of(path: Path) -> RunFolder:
@@ -183,7 +211,12 @@ def folder_of(path: Path) -> RunFolder:
 
 
 def threats_of(
-    loaded: LoadedModel, norm: str, eps: str, name: str, box: str = ""
+    loaded: LoadedModel,
+    norm: str,
+    eps: str,
+    name: str,
+    box: str = "",
+    bits: int | None = None,
 ) -> list[ThreatModel]:
     """Give one threat a size; what is not given comes from the model's own record, if it has one.
 
@@ -200,4 +233,4 @@ def threats_of(
     if missing:
         raise BadValueError(f"'{name}' does not say its threat model: give {' and '.join(missing)}")
     low, high = options.box(box) if box else (float(own.get("low", 0)), float(own.get("high", 1)))
-    return [ThreatModel(parse_norm(norm), size, low, high) for size in sizes]
+    return [ThreatModel(parse_norm(norm), size, low, high, bits) for size in sizes]

@@ -37,7 +37,15 @@ def attack_of(made: AdversarialSet, images: Images) -> Attack:
 
 
 def require_agreement(
-    path: Path, record: SetRecord, dataset: str, classes: str, norm: str, eps: str, box: str
+    path: Path,
+    record: SetRecord,
+    dataset: str,
+    classes: str,
+    norm: str,
+    eps: str,
+    box: str,
+    bits: int | None,
+    target: str,
 ) -> None:
     """Raise BadValueError for a flag that is given and says otherwise than the set's record."""
     from robustkit.report.words import component
@@ -50,6 +58,8 @@ def require_agreement(
         ("--norm", norm, norm and parse_norm(norm) == threat.norm),
         ("--eps", eps, eps and options.sizes(eps) == [threat.eps]),
         ("--box", box, box and options.box(box) == (threat.low, threat.high)),
+        ("--quantize", bits, bits == threat.bits),
+        ("--target", target, target == threat.target),
     ):
         if value and not agrees:
             of = f"{component(record.data)} under {threat.model()}"

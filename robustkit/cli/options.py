@@ -63,6 +63,22 @@ Box = Annotated[
         help="off: perturbed pixels may leave [0, 1]. The model's or recipe's own if absent.",
     ),
 ]
+Quantize = Annotated[
+    int | None,
+    typer.Option(
+        "--quantize",
+        metavar="BITS",
+        help="Only images count that a file of so many bits a channel holds, as 8.",
+    ),
+]
+Target = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        help="Only what is taken for this class counts: its name or number, random (one for each"
+        " point), or least-likely.",
+    ),
+]
 Sizes = Annotated[
     str,
     typer.Option(

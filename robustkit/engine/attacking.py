@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from robustkit.engine import checks
 from robustkit.engine.blocks import Step
 from robustkit.engine.rng import PointRng
+from robustkit.engine.targets import targets_of
 from robustkit.engine.verdict import Judge, Verdicts, seeded
-from robustkit.engine.victim import CountingVictim, blamed
+from robustkit.engine.victim import CountingVictim, blamed, quantised
 from robustkit.errors import BadValueError, BrokenPluginError
 from robustkit.interfaces import Attack
 from robustkit.threat import ThreatModel
@@ -25,26 +26,32 @@ if TYPE_CHECKING:
     from robustkit.engine.workers import Workers
 
 SHOWN = 16
-"""Broken points whose images a report shows."""
+"""Broken points whose images a report shows, and robust ones that came closest."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Points on the device: ids (N,), x (N, C, H, W) in [0, 1], labels y (N,)."""
+    """Points on the device: ids (N,), x (N, C, H, W) in [0, 1], labels y (N,).
+
+    `target` (N,) are the classes that they are to be taken for, where these are asked for.
+    """
 
     ids: Tensor
     x: Tensor
     y: Tensor
+    target: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, rows: Tensor | slice) -> Block:
-        return Block(self.ids[rows], self.x[rows], self.y[rows])
+        target = None if self.target is None else self.target[rows]
+        return Block(self.ids[rows], self.x[rows], self.y[rows], target)
 
     def to(self, device: torch.device | str) -> Block:
         """Give the points on another device."""
-        return Block(self.ids.to(device), self.x.to(device), self.y.to(device))
+        target = None if self.target is None else self.target.to(device)
+        return Block(self.ids.to(device), self.x.to(device), self.y.to(device), target)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,9 @@ class Attacker:
     seed: int
     batch_size: int
     note: Callable[[str], None]
+    classes: Sequence[str] = ()
+    eot: int = 1
+    """Passes of a randomised model whose mean an attack sees as one."""
     crafting: bool = False
     """Whether searches go on where the model is fooled already, and steps keep all proposals."""
     workers: Workers | None = None
@@ -88,7 +98,7 @@ class Attacker:
         """
         began, done, broken = time.perf_counter(), 0, 0
         found: list[Found] = []
-        points = block[rows]
+        points = self._aimed(block)[rows]
         dealt = self.workers.attack(self, part, points) if self.workers else None
         for some in dealt or self.attack(part, points):
             found.append(some)
@@ -108,7 +118,7 @@ class Attacker:
             except torch.OutOfMemoryError:
                 self._halve(part)
                 continue
-            verdicts = self.judge.decide(proposal, some.x, some.y, self.threat)
+            verdicts = self.judge.decide(proposal, some.x, some.y, self.threat, some.target)
             if self.crafting and bool(verdicts.rejected.any()):
                 seen = checks.breach(verdicts.largest, str(self.threat))
                 raise BrokenPluginError(
@@ -124,14 +134,24 @@ class Attacker:
                 int(victim.stopped.sum()),
             )
 
+    def _aimed(self, block: Block) -> Block:
+        if self.threat.target is None:
+            return block
+        target, points = self.threat.target, (block.ids, block.x, block.y)
+        return replace(block, target=targets_of(target, self.classes, self.judge, *points))
+
     def _propose(self, part: Attack, points: Block) -> tuple[Tensor, CountingVictim]:
-        x, y, ids = points.x, points.y, points.ids
+        x, y, ids, target = points.x, points.y, points.ids, points.target
         drop = not (self.crafting or math.isinf(self.threat.eps))
-        victim = CountingVictim(self.model, len(points), x.device, drop=drop)
+        view = None if self.threat.bits is None else quantised(self.threat, x)
+        victim = CountingVictim(
+            self.model, len(points), x.device, drop=drop, view=view, eot=self.eot
+        )
         rng = PointRng(self.seed, part.name, ids)
         noise = seeded(x.device, self.seed, part.name, ids.tolist())
         with blamed(part), torch.enable_grad(), noise:
-            proposal = part.perturb(victim, x.clone(), y.clone(), self.threat, rng)
+            to = None if target is None else target.clone()
+            proposal = part.perturb(victim, x.clone(), y.clone(), self.threat, rng, to)
         if not isinstance(proposal, Tensor) or proposal.shape != x.shape:
             got = tuple(getattr(proposal, "shape", ())) or type(proposal).__name__
             raise BrokenPluginError(
@@ -158,9 +178,12 @@ def _step(rows: Tensor, y: Tensor, found: Sequence[Found], seconds: float, *, wh
     """Put the batches of a step together; there is at least one."""
     verdicts = [some.verdicts for some in found]
     broken = torch.cat([v.broken for v in verdicts])
+    margins = torch.cat([v.margins for v in verdicts])
     kept = torch.arange(len(rows))
     if not whole:
-        kept = kept[broken][spread(y[broken].tolist(), SHOWN)]
+        some = kept[broken][spread(y[broken].tolist(), SHOWN)]
+        left = kept[~broken & margins.isfinite()]
+        kept = torch.cat((some, left[margins[left].argsort(stable=True)[:SHOWN]]))
     x_adv = torch.cat([v.x_adv for v in verdicts])[kept]
     largest = [v.largest for v in verdicts if not math.isnan(v.largest)]
     return Step(
@@ -169,6 +192,7 @@ def _step(rows: Tensor, y: Tensor, found: Sequence[Found], seconds: float, *, wh
         broken=broken.numpy(),
         rejected=torch.cat([v.rejected for v in verdicts]).numpy(),
         sizes=torch.cat([v.sizes for v in verdicts]).numpy(),
+        margins=margins.numpy(),
         forwards=torch.cat([some.forwards for some in found]).numpy().astype(np.float64),
         backwards=torch.cat([some.backwards for some in found]).numpy().astype(np.float64),
         shown=rows[kept].numpy(),

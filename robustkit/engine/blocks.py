@@ -72,11 +72,12 @@ class Step:
     broken: NDArray[np.bool_]
     rejected: NDArray[np.bool_]
     sizes: NDArray[np.float64]
+    margins: NDArray[np.float64]
     forwards: NDArray[np.float64]
     backwards: NDArray[np.float64]
     shown: NDArray[np.int64]
-    """Places within the block of a few broken points, whose images are `x_adv`; where a set is
-    made, of all points."""
+    """Places within the block of a few broken points, and of the few that came closest to it, whose
+    images are `x_adv`; where a set is made, of all points."""
     x_adv: NDArray[np.float32]
     seconds: float
     spread: bool

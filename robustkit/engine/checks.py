@@ -44,6 +44,16 @@ def unit_range(x: Tensor, boxed: bool) -> Tensor:
     return x.float()
 
 
+def require_held(x: Tensor, bits: int) -> None:
+    """Raise BadValueError where images (N, C, H, W) in [0, 1] are not ones of so many bits."""
+    levels = x * (2**bits - 1)
+    if bool(((levels - levels.round()).abs() > 1e-2).any()):
+        raise BadValueError(
+            f"{bits}-bit images do not hold the originals, whose pixels lie between their"
+            f" {2**bits} levels; those of most data sets are of 8 bits"
+        )
+
+
 def require_logits(logits: object, n: int, classes: Sequence[str]) -> Tensor:
     """Give the model's answer to n images back if it is logits (n, classes).
 

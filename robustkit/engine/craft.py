@@ -94,6 +94,7 @@ def craft(
             seed,
             batch_size,
             progress.note,
+            images.classes,
             crafting=True,
             workers=workers,
         )

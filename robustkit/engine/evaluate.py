@@ -14,6 +14,7 @@ from robustkit.engine.device import pick_device, shared
 from robustkit.engine.evaluation import Evaluation
 from robustkit.engine.limits import NO_LIMITS, Limits
 from robustkit.engine.subject import Points, lent, look
+from robustkit.engine.targets import target_class
 from robustkit.engine.work import EvalProgress, Unwatched
 from robustkit.engine.workers import hired
 from robustkit.errors import BadValueError, BrokenPluginError
@@ -38,6 +39,7 @@ def evaluate(
     limit: int | None = None,
     ids: Ids | None = None,
     batch_size: int = 256,
+    eot: int = 1,
     device: str = "auto",
     processes: int = 1,
     rebuild: Callable[[], nn.Module] | None = None,
@@ -50,8 +52,9 @@ def evaluate(
 
     `data` is the data set's dump and `classes` the names that the model knows (else the data
     set's). Points come in seeded order, or are those of `ids` (n,), in their order; `limit` takes
-    the first ones. A finished evaluation of the same hash is read, unless `fresh`; an unfinished
-    one is gone on with on `resume`, else begun anew. The model comes back as it was.
+    the first ones. Attacks see the mean of the logits of `eot` passes as one. A finished evaluation
+    of the same hash is read, unless `fresh`; an unfinished one is gone on with on `resume`, else
+    begun anew. The model comes back as it was.
 
     Several `processes` share the points of each step, a thread each, or on graphics cards a card
     each; `rebuild` makes the model again in them where it cannot be sent (see Workers). Under
@@ -61,6 +64,8 @@ def evaluate(
     Raises BadValueError where model, images, attacks and threats do not fit together, and, after
     the other attacks have run, BrokenPluginError for an attack that failed.
     """
+    if eot < 1:
+        raise BadValueError(f"eot {eot} is no number of passes; it must be at least 1")
     progress = progress or Unwatched()
     points = prepare(images, attacks, threats, seed, limit, ids, batch_size, device)
     require_order(limits, attacks, threats, named=ids is not None)
@@ -73,6 +78,7 @@ def evaluate(
         "part": part,
         "limit": points.limit,
         "named": ids is not None,
+        "eot": eot,
         "classes": tuple(images.classes),
     }
     records: list[EvalRecord] = []
@@ -105,14 +111,25 @@ def prepare(
     batch_size: int,
     device: str,
 ) -> Points:
-    """Choose the points to attack. Raises BadValueError where something asked for does not fit."""
+    """Choose the points to attack: those whose label is the target are left out.
+
+    Raises BadValueError where something asked for does not fit.
+    """
     require_fit(attacks, threats, len(images.classes))
     if batch_size < 1:
         raise BadValueError(f"batch size {batch_size} is too small; it must be at least 1")
-    chosen = order(images.labels, seed, limit, ids)
+    place = target_class(threats[0].target, images.classes)
+    chosen = order(images.labels, seed, limit if place is None else None, ids)
+    if place is not None:
+        chosen = chosen[images.labels[chosen].cpu() != place][:limit]
+        if not len(chosen):
+            raise BadValueError(f"no point is left whose label is not '{threats[0].target}'")
+    if len({threat.target for threat in threats}) > 1:
+        raise BadValueError("threats of several targets are of several points; give one target")
     boxed = any(math.isfinite(threat.low) for threat in threats)
     some = len(chosen) if ids is not None or len(chosen) == limit else None
-    return Points(images, chosen, pick_device(device), boxed, some)
+    bits = frozenset(threat.bits for threat in threats if threat.bits is not None)
+    return Points(images, chosen, pick_device(device), boxed, some, bits)
 
 
 def require_fit(attacks: Sequence[Attack], threats: Sequence[ThreatModel], classes: int) -> None:

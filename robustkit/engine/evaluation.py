@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from robustkit.analysis.statistics import rate
 from robustkit.data.images import remark_of
 from robustkit.engine import checks
@@ -18,6 +21,7 @@ from robustkit.engine.limits import NO_LIMITS, Limits
 from robustkit.engine.provenance import now, provenance
 from robustkit.engine.subject import Subject
 from robustkit.engine.tally import Tally
+from robustkit.engine.targets import target_class
 from robustkit.engine.work import EvalProgress, attack_points
 from robustkit.engine.workers import Workers, computing
 from robustkit.errors import BadValueError
@@ -84,6 +88,8 @@ class Evaluation:
             self.origin["seed"],
             batch_size,
             self.progress.note,
+            self.origin["classes"],
+            self.origin["eot"],
             workers=self.workers,
         )
         done = attack_points(
@@ -99,6 +105,8 @@ class Evaluation:
         clean = rate(int(tally.correct.sum()), n)
         confusion = tally.confusion(tally.clean, self.classes)
         remarks = remarks_of(self.attack, self.threat, subject.points.images)
+        if (eot := self.origin["eot"]) > 1:
+            remarks.append(f"the attack saw the mean of the logits of {eot} passes as one (EOT)")
         if isinstance(self.attack, Fixed):
             remarks.append(self.attack.remark(self.origin["model_hash"]))
         warnings = [*subject.warnings, *checks.near_chance(clean, confusion)]
@@ -114,6 +122,9 @@ class Evaluation:
             stopped=stopped,
             clean=clean,
             robust=rate(int(tally.robust.sum()), n),
+            reached=rate(int((tally.broken_by >= 0).sum()), clean.count)
+            if self.threat.target is not None
+            else None,
             parts=parts,
             separate=self.attack.separate,
             confusion_clean=confusion,
@@ -129,17 +140,21 @@ class Evaluation:
     def _write(self, record: EvalRecord, tally: Tally) -> None:
         """Write the files; the record comes last, for where it is, all is."""
         points = tally.points()
-        places, x_adv = tally.shown()
-        if len(places):
+        shown = [
+            (places, x_adv) for places, x_adv in (tally.shown(), tally.closest()) if len(places)
+        ]
+        if shown:
+            places = torch.cat([places for places, _ in shown])
             rows, ids = places.numpy(), self.subject.points.ids[places]
             pixels = self.subject.points.images.take(ids)
             gallery = Gallery(
                 ids=ids.numpy(),
                 x=checks.unit_range(pixels, boxed=False).cpu().numpy(),
-                x_adv=x_adv,
+                x_adv=np.concatenate([x_adv for _, x_adv in shown]),
                 labels=points.labels[rows],
                 clean_predictions=points.clean_predictions[rows],
                 adversarial_predictions=points.adversarial_predictions[rows],
+                margins=points.margins[rows],
             )
             gallery.write(self.folder.gallery(record.stem))
         points.write(self.path.with_name(record.stem + ".npz"))
@@ -149,6 +164,9 @@ class Evaluation:
 def remarks_of(attack: Attack, threat: ThreatModel, images: Images) -> list[str]:
     """Say in what an attack on images differs from what the names of both promise."""
     remarks = list(attack.remarks(len(images.classes), threat))
+    if (place := target_class(threat.target, images.classes)) is not None:
+        count = int((images.labels == place).sum())
+        remarks.append(f"the {count} points whose label is the target are left out")
     if threat.norm == "none":
         remarks.append("perturbations are not bounded by a norm: no ball was checked")
     return [*remarks, remark] if (remark := remark_of(images)) else remarks

@@ -47,10 +47,11 @@ def hash_evaluation(
     return digest(
         {
             "attack": attack.dump(),
-            "threat": Threat.of(threat).model_dump(mode="json"),
+            "threat": Threat.of(threat).model_dump(mode="json", exclude_none=True),
             "seed": origin["seed"],
             "points": points,
             "model": origin["model_hash"],
+            **({"eot": origin["eot"]} if origin.get("eot", 1) > 1 else {}),
         }
     )
 

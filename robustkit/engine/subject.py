@@ -33,6 +33,8 @@ class Points:
     """Whether pixels must lie in [0, 1]."""
     limit: int | None = None
     """How many were asked for; None for all that are labelled."""
+    bits: frozenset[int] = frozenset()
+    """Of the image files that must hold the points as they are."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,9 +45,11 @@ class Points:
         return self.images.labels[self.ids].cpu()
 
     def block(self, where: slice) -> Block:
-        """Load some of the points. Raises BadValueError for pixels out of range."""
+        """Load some of the points. Raises BadValueError for pixels where none may be."""
         ids = self.ids[where]
         x = checks.unit_range(self.images.take(ids).to(self.device), self.boxed)
+        for bits in self.bits:
+            checks.require_held(x, bits)
         return Block(ids.to(self.device), x, self.labels[where].to(self.device))
 
     def hash(self) -> str:

@@ -43,7 +43,7 @@ class Tally:
         self.correct = self.clean == self.labels
         self.adversarial = self.clean.copy()
         self.broken_by = np.where(self.correct, UNBROKEN, WRONG_WHEN_CLEAN)
-        self.sizes = np.full(n, math.nan)
+        self.sizes, self.margins = np.full(n, math.nan), np.full(n, math.nan)
         self.forwards, self.backwards = np.zeros(n), np.zeros(n)
         self.steps: list[tuple[slice, int, Step]] = []
 
@@ -69,6 +69,7 @@ class Tally:
         self.broken_by[won] = part
         self.adversarial[won] = step.predictions[smaller]
         self.sizes[won] = step.sizes[smaller]
+        self.margins[places] = np.fmin(self.margins[places], step.margins)
         refused = places[step.rejected]
         self.broken_by[refused[self.broken_by[refused] == UNBROKEN]] = NO_VERDICT
         self.steps.append((block, part, step))
@@ -96,6 +97,7 @@ class Tally:
             robust=self.robust,
             broken_by=self.broken_by.astype(np.int64),
             sizes=self.sizes,
+            margins=np.where(self.robust, self.margins, math.nan),
             forwards=self.forwards,
             backwards=self.backwards,
         )
@@ -143,5 +145,21 @@ class Tally:
                     found[block.start + row] = x_adv
         places = sorted(found)
         chosen = [places[i] for i in spread(self.labels[places].tolist(), SHOWN)]
+        images = np.stack([found[p] for p in chosen]) if chosen else np.zeros((0,), np.float32)
+        return torch.tensor(chosen, dtype=torch.int64), images
+
+    def closest(self) -> tuple[Tensor, NDArray[np.float32]]:
+        """Choose the robust points that came closest, of those whose images steps kept.
+
+        Their places (M,), those of least margin first, and x_adv (M, C, H, W).
+        """
+        found: dict[int, NDArray[np.float32]] = {}
+        for block, _, step in self.steps:
+            margins = dict(zip(step.rows.tolist(), step.margins.tolist(), strict=True))
+            for row, x_adv in zip(step.shown.tolist(), step.x_adv, strict=True):
+                place = block.start + row
+                if self.robust[place] and margins[row] == self.margins[place]:
+                    found[place] = x_adv
+        chosen = sorted(found, key=lambda place: (self.margins[place], place))[:SHOWN]
         images = np.stack([found[p] for p in chosen]) if chosen else np.zeros((0,), np.float32)
         return torch.tensor(chosen, dtype=torch.int64), images

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustkit.errors import BadValueError
+from robustkit.losses.margin import margin
 from robustkit.threat import ThreatModel, per_point
 
 CHUNK = 64
@@ -66,6 +67,8 @@ class Verdicts:
     """(N,) of float64: NaN unless broken."""
     largest: float
     """The largest size that was rejected; NaN where a rejected proposal was not of numbers."""
+    margins: Tensor
+    """(N,) of float64: how far the logits are from broken; NaN where rejected."""
 
     def cpu(self) -> Verdicts:
         """Give them on the processor."""
@@ -88,30 +91,47 @@ class Judge:
     @torch.no_grad()
     def predict(self, x: Tensor, y: Tensor) -> Tensor:
         """Give the predictions (N,) for images (N, C, H, W) with labels y (N,)."""
-        votes: list[Tensor] = []
+        return self._winners(self.look(x)[0], y) if len(x) else y.clone()
+
+    @torch.no_grad()
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give votes and mean logits (N, classes) of all rounds for images (N, C, H, W), N > 0."""
+        found: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(x), CHUNK):
             images = x[start : start + CHUNK]
             short = CHUNK - len(images)
             padded = torch.cat((images, images[-1:].expand(short, *images.shape[1:])))
-            counts = [self._vote(padded, start, turn) for turn in range(self.rounds)]
-            votes.append(torch.stack(counts).sum(0)[: len(images)])
-        if not votes:
-            return y.clone()
-        total = torch.cat(votes)
-        total.scatter_add_(1, y.unsqueeze(1), total.new_full((len(y), 1), -0.5))
-        return total.argmax(1)
+            asked = [self._ask(padded, start, turn)[: len(images)] for turn in range(self.rounds)]
+            votes = torch.stack([_vote(logits) for logits in asked]).sum(0)
+            found.append((votes, torch.stack(asked).mean(0)))
+        votes, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return votes, logits
 
-    def _vote(self, x: Tensor, start: int, turn: int) -> Tensor:
+    def _ask(self, x: Tensor, start: int, turn: int) -> Tensor:
         with seeded(x.device, "verdict", self.seed, start, turn):
             logits: Tensor = self.model(x)
-        vote = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
-        return vote.where(~logits.isnan().any(1, keepdim=True), vote.new_zeros(()))
+        return logits
 
-    def decide(self, proposal: Tensor, x: Tensor, y: Tensor, threat: ThreatModel) -> Verdicts:
-        """Judge proposals for clean-correct points x (N, C, H, W), y (N,).
+    @staticmethod
+    def _winners(votes: Tensor, y: Tensor) -> Tensor:
+        half = votes.new_full((len(y), 1), -0.5)
+        return votes.scatter_add(1, y.unsqueeze(1), half).argmax(1)
 
+    def decide(
+        self,
+        proposal: Tensor,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        target: Tensor | None = None,
+    ) -> Verdicts:
+        """Judge proposals (N, C, H, W), N > 0, for clean-correct points x, y (N,).
+
+        Broken is what is taken for another class than the label, or for `target` (N,). Margins are
+        the lead of the label over all others, or of any other over the target, in mean logits.
         What is no number, or lies outside ball or box by more than rounding, is rejected; rounding
-        is projected away before the model is asked. The box is no breach: it is clamped to.
+        is projected away before the model is asked. The box is no breach: it is clamped to; nor are
+        pixels that an image file does not hold: where only such files count, they are rounded.
         """
         numbers = proposal.isfinite().flatten(1).all(1)
         x_adv = threat.clamp(proposal.where(per_point(numbers, x), x))
@@ -123,13 +143,33 @@ class Judge:
         if bounded:
             outside = per_point((size > threat.eps) & ~rejected, x)
             x_adv = threat.project(x_adv, x).where(outside, x_adv)
-        predictions = self.predict(x_adv, y)
-        broken = (predictions != y) & ~rejected
+        if threat.bits is not None:
+            x_adv = threat.quantise(x_adv, x)
+        votes, logits = self.look(x_adv)
+        predictions = self._winners(votes, y)
+        if target is None:
+            misled, margins = predictions != y, -margin(logits, y)
+        else:
+            said = votes.gather(1, target.unsqueeze(1)).squeeze(1) > 0  # which NaN says nothing
+            misled, margins = (predictions == target) & said, margin(logits, target)
+        broken = misled & ~rejected
         sizes = threat.size(x_adv.double() - x.double())
         largest = max(size[beyond].tolist(), default=math.nan)
         return Verdicts(
-            x_adv, predictions, broken, rejected, sizes.where(broken, math.nan), largest
+            x_adv,
+            predictions,
+            broken,
+            rejected,
+            sizes.where(broken, math.nan),
+            largest,
+            margins.double().where(~rejected, math.nan),
         )
+
+
+def _vote(logits: Tensor) -> Tensor:
+    """Give a vote for the largest logit (N, classes); none where one is NaN."""
+    vote = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
+    return vote.where(~logits.isnan().any(1, keepdim=True), vote.new_zeros(()))
 
 
 def require_float32(model: nn.Module) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from robustkit.errors import BrokenPluginError, RobustkitError
 from robustkit.interfaces import Attack
+from robustkit.threat import ThreatModel
 
 ROUNDING = 1e-5
 """A point is wrong beyond rounding where its margin is below -ROUNDING times its largest logit."""
@@ -19,6 +22,28 @@ SMALLEST = 8
 """Kernels change below a few rows, and results with them in the last bits, which an iterative
 attack amplifies: smaller calls are padded so that a verdict does not depend on the batch (but for
 models in training mode, whose batch statistics the padding would change)."""
+
+
+View = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def quantised(threat: ThreatModel, x: Tensor) -> View:
+    """Show the model what an image file makes of the points of a search from x (N, C, H, W).
+
+    So whatever fools it fools it as a file. The gradient is that of where the point is rounded to.
+    A call that says no rows is of all points, or rounded to what is nearest.
+    """
+    anywhere = replace(threat, eps=math.inf)
+
+    def view(x_adv: Tensor, rows: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            if rows is None and len(x_adv) != len(x):
+                rounded = anywhere.quantise(x_adv, x_adv)
+            else:
+                rounded = threat.quantise(x_adv, x if rows is None else x[rows])
+        return rounded + (x_adv - x_adv.detach())
+
+    return view
 
 
 class Tick(torch.autograd.Function):
@@ -44,21 +69,39 @@ class Tick(torch.autograd.Function):
 class CountingVictim:
     """A model behind a count of its passes: see robustkit.interfaces.Victim.
 
-    `forwards` and `backwards` (N,) count the passes spent on each of the call's n points;
-    `spread` says that some call did not name its rows, so passes were spread evenly; `stopped` (N,)
-    which points' searches ran out of time.
+    `forwards` and `backwards` (N,) count the passes spent on each of the call's n points; `spread`
+    says that some call did not name its rows, so passes were spread evenly; `stopped` (N,) which
+    points' searches ran out of time. `view` makes of images and their rows what the model is shown;
+    gradients pass through it. Logits are the mean of `eot` passes: a gradient is that of the loss
+    of the mean, where expectation over transformation in the sense of Athalye et al. 2018 (arXiv
+    1707.07397) takes that of the mean loss.
     """
 
-    def __init__(self, model: nn.Module, n: int, device: torch.device, *, drop: bool) -> None:
-        self.model, self.drop, self.spread = model, drop, False
+    def __init__(
+        self,
+        model: nn.Module,
+        n: int,
+        device: torch.device,
+        *,
+        drop: bool,
+        view: View | None = None,
+        eot: int = 1,
+    ) -> None:
+        self.eot = eot
+        self.model, self.drop, self.view, self.spread = model, drop, view, False
         self.forwards = torch.zeros(n, device=device)
         self.backwards = torch.zeros(n, device=device)
         self.stopped = torch.zeros(n, dtype=torch.bool, device=device)
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        if self.view is not None:
+            x = self.view(x, rows)
         short = 0 if self.model.training or not len(x) else SMALLEST - len(x)
         padded = torch.cat((x, x[-1:].expand(short, *x.shape[1:]))) if short > 0 else x
         logits: Tensor = self.model(padded)[: len(x)]
+        if self.eot > 1:
+            more = [self.model(padded)[: len(x)] for _ in range(1, self.eot)]
+            logits = torch.stack((logits, *more)).mean(0)
         self._count(self.forwards, len(x), rows)
         if logits.requires_grad:
             self._count_backwards(logits, len(x), rows)
@@ -74,6 +117,7 @@ class CountingVictim:
         logits.register_hook(hook)
 
     def _count(self, passes: Tensor, called: int, rows: Tensor | None, times: int = 1) -> None:
+        times *= self.eot
         if rows is None:
             passes += times * called / max(len(passes), 1)
             self.spread = self.spread or called != len(passes)
@@ -91,7 +135,7 @@ class CountingVictim:
 
     def void(self, passes: Tensor, rows: Tensor) -> None:
         """Take back passes forward that a search asked ahead of itself, in vain."""
-        self.forwards.index_add_(0, rows, -passes.to(self.forwards))
+        self.forwards.index_add_(0, rows, -self.eot * passes.to(self.forwards))
 
     def late(self, rows: Tensor) -> None:
         """Hear which points a clock stopped the search of."""

@@ -15,6 +15,7 @@ from robustkit.report.summary import (
     evaluation_origins,
     headline,
     mean_of_parts,
+    reached,
     remarks,
     sizes,
     warnings,
@@ -45,7 +46,8 @@ class Row:
     """How many, as "96 of 360" where a limit stopped it."""
     clean: Rate
     robust: Rate | None
-    """None where there is no single rate: of smallest perturbations, of parts measured apart."""
+    """None where there is no single rate: of smallest perturbations, of parts measured apart, of a
+    search for one class."""
     instead: str
     """What is said where there is none."""
     seconds: float | None
@@ -61,7 +63,7 @@ class Sweep:
     """
 
     where: str
-    """Norm and box, as "l2, no box"; of parts, their attack."""
+    """Norm and terms, as "l2, no box"; of parts, their attack."""
     attacks: tuple[tuple[str, str], ...]
     """Name and options of each column."""
     lines: tuple[tuple[str, tuple[Rate | None, ...]], ...]
@@ -116,11 +118,12 @@ def rows(run: Run) -> list[Row]:
 
 
 def _order(record: EvalRecord, worst: bool) -> tuple[str, str, float, bool]:
-    return record.threat.norm, record.threat.model().box, record.threat.eps, worst
+    return record.threat.norm, record.threat.model().terms, record.threat.eps, worst
 
 
 def _worst_row(worst: WorstCase) -> tuple[tuple[str, str, float, bool], Row]:
     records = [evaluation.record for evaluation in worst.evaluations]
+    targeted = records[0].threat.target is not None
     names = ", ".join(attack_name(record) for record in records)
     return _order(records[0], True), Row(
         attack="worst case",
@@ -128,8 +131,8 @@ def _worst_row(worst: WorstCase) -> tuple[tuple[str, str, float, bool], Row]:
         threat=threat_text(records[0].threat),
         points=str(worst.robust.n),
         clean=records[0].clean,
-        robust=worst.robust,
-        instead="",
+        robust=None if targeted else worst.robust,
+        instead=f"reached {reached(records[0], worst.robust)}" if targeted else "",
         seconds=None,
         warnings=(),
         remarks=(),
@@ -138,19 +141,29 @@ def _worst_row(worst: WorstCase) -> tuple[tuple[str, str, float, bool], Row]:
 
 def _row(evaluation: Evaluation) -> tuple[tuple[str, str, float, bool], Row]:
     record = evaluation.record
-    endless = math.isinf(record.threat.eps)
+    instead = _instead(evaluation)
     return _order(record, False), Row(
         attack=attack_name(record),
         options=options(record.attack),
         threat=threat_text(record.threat),
         points=points(record),
         clean=record.clean,
-        robust=None if endless or record.separate else record.robust,
-        instead=mean_of_parts(record) if record.separate else sizes(evaluation) if endless else "",
+        robust=None if instead else record.robust,
+        instead=instead,
         seconds=sum(part.seconds for part in record.parts),
         warnings=warnings(record),
         remarks=remarks(record),
     )
+
+
+def _instead(evaluation: Evaluation) -> str:
+    """Say what an evaluation found that robust accuracy does not say; else nothing."""
+    record = evaluation.record
+    if record.separate:
+        return mean_of_parts(record)
+    if math.isinf(record.threat.eps):
+        return sizes(evaluation)
+    return f"reached {reached(record)}" if record.threat.target is not None else ""
 
 
 def sweeps(run: Run) -> list[Sweep]:
@@ -158,8 +171,13 @@ def sweeps(run: Run) -> list[Sweep]:
     groups: dict[tuple[object, ...], dict[str, list[Evaluation]]] = {}
     for evaluation in run.evaluations:
         record = evaluation.record
-        if math.isfinite(record.threat.eps) and record.threat.norm != "none" and record.valid:
-            place = record.threat.norm, record.threat.model().box
+        if (
+            math.isfinite(record.threat.eps)
+            and record.threat.norm != "none"
+            and record.valid
+            and record.threat.target is None
+        ):
+            place = record.threat.norm, record.threat.model().terms
             key = (*place, record.model_hash, record.seed, *points_key(evaluation))
             attacks = groups.setdefault(key, {})
             attacks.setdefault(digest(record.attack), []).append(evaluation)
@@ -233,7 +251,7 @@ def _sweep(columns: Sequence[Sequence[Evaluation]]) -> Sweep:
         rates.append(worst)
     sizes = sorted({e.record.threat.eps for e in evaluations})
     return Sweep(
-        where=first[0].threat.norm + first[0].threat.model().box,
+        where=first[0].threat.norm + first[0].threat.model().terms,
         attacks=tuple(attacks),
         lines=tuple((format_eps(s), tuple(found.get(s) for found in rates)) for s in sizes),
         evaluations=evaluations,

@@ -106,7 +106,7 @@ def _evaluations(folder: RunFolder) -> Iterator[Evaluation]:
 
 def _by_threat(evaluation: Evaluation) -> tuple[str, str, float, str]:
     threat, attack = evaluation.record.threat, evaluation.record.attack
-    return threat.norm, threat.model().box, threat.eps, str(attack.get("name"))
+    return threat.norm, threat.model().terms, threat.eps, str(attack.get("name"))
 
 
 def _check_points(path: Path, record: EvalRecord, points: EvalPoints) -> None:
@@ -132,6 +132,8 @@ def _check_gallery(path: Path, record: EvalRecord, gallery: Gallery) -> None:
     x, n = gallery.x, len(gallery.x)
     if x.ndim != 4 or x.shape != gallery.x_adv.shape or x.dtype.kind != "f":
         raise damaged(path, "its images are not two of one shape for each point")
+    if gallery.margins.shape != (n,) or gallery.margins.dtype.kind != "f":
+        raise damaged(path, f"'margins' is not a number for each of its {n} images")
     for name in ("labels", "clean_predictions", "adversarial_predictions"):
         values = getattr(gallery, name)
         if values.shape != (n,):

@@ -56,7 +56,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
         for evaluation in run.evaluations:
             record, key = evaluation.record, _key(evaluation)
             single = math.isfinite(record.threat.eps) and not record.separate
-            if key not in told or not single or not record.valid:
+            untargeted = record.threat.target is None
+            if key not in told or not (single and untargeted) or not record.valid:
                 continue
             column = columns.setdefault(key, Column(label(record), options(record.attack)))
             known = column.found.get(i)

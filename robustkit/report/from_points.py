@@ -63,7 +63,7 @@ class Spent:
         for column in self.columns:
             rates = tuple(column.robust(float(limit)) for limit in grid)
             at = tuple(float(limit) for limit in grid)
-            name = column.name + self.evaluations[0].record.threat.model().box
+            name = column.name + self.evaluations[0].record.threat.model().terms
             yield Curve(name, column.options, self.axis, at, rates, minimal=True)
 
     def limits(self, also: Sequence[float] = ()) -> list[float]:
@@ -103,7 +103,7 @@ def _by(evaluation: Evaluation) -> str:
     Queries are counted where one attack alone asked for no gradient and let go of broken points.
     """
     record, points = evaluation.record, evaluation.points
-    if not record.valid or record.threat.norm == "none":
+    if not record.valid or record.threat.norm == "none" or record.threat.target is not None:
         return ""
     if math.isinf(record.threat.eps):
         return "eps"
@@ -126,9 +126,9 @@ def _spent(by: str, group: Sequence[Evaluation]) -> Spent:
         columns.append(Column(name, options(evaluation.record.attack), points, cost))
     if len(columns) > 1:
         columns.append(_worst(columns))
-    box = first.threat.model().box
+    terms = first.threat.model().terms
     if by == "eps":
-        where, axis = f"{first.threat.norm}{box}", f"{first.threat.norm} perturbation size eps"
+        where, axis = f"{first.threat.norm}{terms}", f"{first.threat.norm} perturbation size eps"
     else:
         where = threat_text(first.threat)
         axis = f"queries, {where}"

@@ -96,15 +96,15 @@ def _evaluation(evaluation: Evaluation, is_best: bool, galleries: int) -> dict[s
         "record": record,
         "label": words.label(record),
         "open": is_best,
-        "result": f"smallest perturbations, {summary.sizes(evaluation)}"
-        if math.isinf(record.threat.eps)
-        else summary.mean_of_parts(record)
-        if record.separate
-        else f"robust {words.with_interval(record.robust)}",
+        "result": summary.result(evaluation),
         "warnings": summary.warnings(record),
         "remarks": summary.remarks(record),
         "parts": summary.parts(evaluation),
         "examples": images.examples(evaluation, gallery, galleries) if gallery else None,
+        "closest": images.closest(evaluation, gallery, galleries) if gallery else None,
+        "margin": "the lead of the label's logit over the largest other that was left"
+        if record.threat.target is None
+        else "the lead of the largest other logit over the target's that was left",
         "matrices": list(_matrices(evaluation)),
         "confusions": worst_confusions(evaluation) if len(record.classes) > FEW_CLASSES else [],
         "figures": list(_figures(evaluation)),
@@ -189,7 +189,7 @@ def _figures(evaluation: Evaluation) -> Iterator[Figure]:
     record, by_class = evaluation.record, class_rates(evaluation)
     shown = by_class[:FEW_CLASSES]
     n = record.robust.n
-    if len(shown) > 1 and math.isfinite(record.threat.eps):
+    if len(shown) > 1 and math.isfinite(record.threat.eps) and record.threat.target is None:
         chosen = "each class"
         if len(by_class) > len(shown):
             chosen = f"the {len(shown)} least robust of {len(by_class)} classes"

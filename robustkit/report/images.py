@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 """Examples of one evaluation, at most."""
+CLOSEST = 6
+"""Robust points of one evaluation, at most."""
 SIDE = 112
 """Pixels of an image's side, at most: larger ones are averaged down."""
 BUDGET = 1_500_000
@@ -34,6 +36,8 @@ class Example:
     clean: str
     predicted: str
     fooled: bool
+    margin: str
+    """What was left of the logit margin of one that was not broken; empty for others."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,38 @@ class Examples:
     """Whether adversarial pixels lie outside [0, 1], where no screen shows them."""
 
 
-def examples(evaluation: Evaluation, gallery: Gallery, galleries: int) -> Examples:
+def examples(evaluation: Evaluation, gallery: Gallery, galleries: int) -> Examples | None:
     """Choose and draw a gallery's examples, those that fool the model first.
 
-    `galleries` is how many share the report's budget of bytes.
+    `galleries` is how many share the report's budget of bytes. None where there is no example.
     """
     import numpy as np
 
+    return _drawn(evaluation, _some(gallery, np.isnan(gallery.margins)), galleries, SHOWN)
+
+
+def closest(evaluation: Evaluation, gallery: Gallery, galleries: int) -> Examples | None:
+    """Draw what came closest to breaking robust points; None where that is not known."""
+    import numpy as np
+
+    return _drawn(evaluation, _some(gallery, ~np.isnan(gallery.margins)), galleries, CLOSEST)
+
+
+def _some(gallery: Gallery, chosen: NDArray[np.bool_]) -> Gallery:
+    return Gallery(**{name: values[chosen] for name, values in vars(gallery).items()})
+
+
+def _drawn(evaluation: Evaluation, gallery: Gallery, galleries: int, most: int) -> Examples | None:
+    import numpy as np
+
+    if not len(gallery.x):
+        return None
     classes = evaluation.record.classes
     names = [*(plain(name) for name in classes), "unknown"]
     fooled = gallery.adversarial_predictions != gallery.labels
     shrink = max(1, -(-max(gallery.x.shape[2:]) // SIDE))
-    size = 4 * (gallery.x[0].size // shrink**2 + 300) if len(gallery.x) else 1
-    most = min(SHOWN, max(2, BUDGET // (galleries * size)))
+    size = 4 * (gallery.x[0].size // shrink**2 + 300)
+    most = min(most, max(2, BUDGET // (galleries * size)))
     chosen = np.argsort(~fooled, kind="stable")[:most]
     difference = gallery.x_adv - gallery.x
     factor = magnification(difference[chosen])
@@ -76,6 +99,7 @@ def examples(evaluation: Evaluation, gallery: Gallery, galleries: int) -> Exampl
             clean=names[gallery.clean_predictions[i]],
             predicted=names[gallery.adversarial_predictions[i]],
             fooled=bool(fooled[i]),
+            margin="" if np.isnan(gallery.margins[i]) else f"{gallery.margins[i]:.3g}",
         )
         for i in chosen
     )

@@ -76,10 +76,10 @@ def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
     groups: dict[tuple[str, ...], list[Evaluation]] = {}
     for evaluation in evaluations:
         record = evaluation.record
-        if record.threat.norm != "none" and record.valid:
-            box = record.threat.model().box
+        if record.threat.norm != "none" and record.valid and record.threat.target is None:
+            terms = record.threat.model().terms
             limit = str(record.robust.n if record.stopped else record.limit)
-            key = (digest(record.attack), record.threat.norm, box, limit, record.model_hash)
+            key = (digest(record.attack), record.threat.norm, terms, limit, record.model_hash)
             groups.setdefault(key, []).append(evaluation)
     finite = ([e.record for e in g if math.isfinite(e.record.threat.eps)] for g in groups.values())
     return [
@@ -92,7 +92,7 @@ def curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
 def _curve(records: list[EvalRecord]) -> Curve:
     first = records[0]
     measured = {0.0: first.clean} | {r.threat.eps: r.robust for r in records}
-    name = attack_name(first) + first.threat.model().box
+    name = attack_name(first) + first.threat.model().terms
     axis = f"{first.threat.norm} perturbation size eps"
     values = tuple(measured.values())
     return Curve(name, options(first.attack), axis, tuple(measured), values)

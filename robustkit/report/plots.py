@@ -231,6 +231,9 @@ def breakers(evaluation: Evaluation) -> str:
     names = ["wrong when clean", *(f"broken by {_short(p.name)}" for p in record.parts), "robust"]
     counts = [record.clean.n - record.clean.count, *(p.broken for p in record.parts)]
     counts.append(record.robust.count)
+    if record.threat.target is not None:
+        names = [name.replace("broken by", "made into it by") for name in names[:-1]]
+        names.append("not made into the target")
     colours = [COLOURS["muted"], *[SERIES[1]] * len(record.parts), SERIES[0]]
 
     def draw(axes: Any) -> None:

@@ -40,16 +40,18 @@ class Part:
 def headline(run: Run) -> Evaluation | None:
     """Choose the evaluation a verdict is about: the run's threat, autoattack, the lowest number.
 
-    Images that were made on another model say least of what this one withstands.
+    Images that were made on another model say least of what this one withstands, and then what a
+    search for one class says.
     """
     threat = run.record and run.record.threat
 
-    def order(evaluation: Evaluation) -> tuple[bool, bool, bool, bool, bool, bool, float]:
+    def order(evaluation: Evaluation) -> tuple[bool | float, ...]:
         record = evaluation.record
         return (
             not record.valid,
             record.transferred,
             record.separate,
+            record.threat.target is not None,
             math.isinf(record.threat.eps),
             threat is not None and record.threat != threat,
             record.attack.get("name") != "autoattack",
@@ -76,6 +78,11 @@ def verdict(run: Run) -> str:
         return f"{found} by {attack} on {points}; {clean}."
     if record.separate:
         return f"{mean_of_parts(record).capitalize()} under {attack} on {points}; {clean}."
+    if record.threat.target is not None:
+        return (
+            f"Target reached on {reached(record)} of the {record.clean.count} points that are right"
+            f" when clean, under {label(record)}; {clean} on {points}."
+        )
     robust = with_interval(record.robust)
     return (
         f"Robust accuracy {robust} under {label(record)} on {points}{_worse(run, chosen)}; {clean}."
@@ -89,6 +96,27 @@ def _worse(run: Run, chosen: Evaluation) -> str:
         if theirs and worst.robust.count < chosen.record.robust.count:
             return f", {with_interval(worst.robust)} under all {len(worst.evaluations)} attacks"
     return ""
+
+
+def reached(record: EvalRecord, robust: Rate | None = None) -> str:
+    """Write the share of the points that are right when clean that was made into the target.
+
+    `robust` stands for the record's own rate where several attacks are taken together.
+    """
+    clean, left = record.clean.count, (robust or record.robust).count
+    return with_interval(rate(clean - left, clean))
+
+
+def result(evaluation: Evaluation) -> str:
+    """Say in a few words what an evaluation found."""
+    record = evaluation.record
+    if math.isinf(record.threat.eps):
+        return f"smallest perturbations, {sizes(evaluation)}"
+    if record.separate:
+        return mean_of_parts(record)
+    if record.threat.target is not None:
+        return f"target reached on {reached(record)}"
+    return f"robust {with_interval(record.robust)}"
 
 
 def median_size(evaluation: Evaluation) -> str:
@@ -174,7 +202,8 @@ def parts(evaluation: Evaluation) -> list[Part]:
     record, left, found = evaluation.record, evaluation.record.clean.count, []
     for part in record.parts:
         left = (record.clean.count if record.separate else left) - part.broken
-        after = None if math.isinf(record.threat.eps) else rate(left, record.clean.n)
+        several = math.isinf(record.threat.eps) or record.threat.target is not None
+        after = None if several else rate(left, record.clean.n)
         passes = (_passes(part, part.forwards), _passes(part, part.backwards))
         found.append(Part(part, options(part.options), after, *passes))
     return found

@@ -61,7 +61,7 @@ def threat_text(threat: Threat) -> str:
     """Write a threat; "smallest" where the attack sought the smallest perturbation."""
     model = threat.model()
     endless = math.isinf(model.eps) and model.norm != "none"
-    return f"{model.norm} smallest{model.box}" if endless else str(model)
+    return plain(f"{model.norm} smallest{model.terms}" if endless else model)
 
 
 def options(table: Mapping[str, Any]) -> str:
