@@ -114,7 +114,8 @@ def test_everything_is_made_from_the_same_real_points(seen: list[Points], tmp_pa
 
 def test_no_other_point_has_any_part_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fit.limit and fit.heldout, so many points are all that the whole chain ever sees."""
-    recipe = augmented(top=0.5)
+    generator = {"name": "cdcgan", "width": 4, "code": 5}  # its recipe is another than the run's
+    recipe = augmented(generator=generator, generator_epochs=2, top=0.5)
     plain, changed = RunFolder(tmp_path / "plain"), RunFolder(tmp_path / "changed")
     fit(recipe, plain, device="cpu")
     points = divide(build(recipe).data, recipe.fit, recipe.seed)
