@@ -29,6 +29,7 @@ from robustkit.engine.probe import PROBED
 from robustkit.engine.quick import quickened
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim, frozen
+from robustkit.interfaces import Attack
 from robustkit.threat import ThreatModel, parse_eps, parse_norm
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,7 +62,13 @@ def load_points(data: Path, points: Sequence[dict[str, Any]]) -> tuple[Tensor, T
 
 
 def verdicts_of(
-    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, ids: Tensor
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    seed: int,
+    ids: Tensor,
+    attack: Attack | None = None,
 ) -> dict[str, Any]:
     """Run AutoAttack's parts in turn, as the engine does, each on the points still robust."""
     with torch.no_grad():
@@ -69,7 +76,7 @@ def verdicts_of(
     robust = clean = logits.argmax(1) == y
     broken_by = [""] * len(x)
     parts: dict[str, dict[str, float]] = {}
-    attack = AutoAttack()
+    attack = attack or AutoAttack()
     with frozen(model):
         asked = quickened(model, x[:PROBED])
         for part in attack.parts(logits.shape[1], threat):

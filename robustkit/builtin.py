@@ -26,6 +26,7 @@ def register_attacks() -> dict[str, str]:
         "square": "robustkit.attacks.square:Square",
         "random-noise": "robustkit.attacks.noise:RandomNoise",
         "autoattack": "robustkit.attacks.autoattack:AutoAttack",
+        "swift": "robustkit.attacks.swift:Swift",
     }
 
 

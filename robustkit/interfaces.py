@@ -135,6 +135,15 @@ class At:
     rng: Rng | None = None
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a part of an attack did to each point that it was given: all (M,)."""
+
+    broken: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+
 class Attack(Component):
     """A search for adversarial examples. The engine decides every verdict afresh."""
 
@@ -170,6 +179,10 @@ class Attack(Component):
 
     def remarks(self, classes: int, threat: ThreatModel) -> Sequence[str]:
         """Say in what this run differs from what the attack's name promises, a line each."""
+        return ()
+
+    def findings(self, spent: Sequence[Spent], threat: ThreatModel) -> Sequence[str]:
+        """Say of an evaluation that ended what its passes show, a line each; `spent` by part."""
         return ()
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from robustkit.attacks.apgd import APGDCE, APGDDLR, APGDTargeted
+from robustkit.attacks.ensemble import Ensemble
 from robustkit.attacks.fab import FAB, FABTargeted
-from robustkit.attacks.search import Among, Search
 from robustkit.attacks.square import Square
-from robustkit.interfaces import Attack, Rng, Victim
-from robustkit.losses.margin import margin
+from robustkit.interfaces import Attack
 from robustkit.threat import ThreatModel
 
 PASSES = 20
@@ -43,7 +40,7 @@ IN_L1: dict[str, tuple[Attack, ...]] = {
 """What the reference has otherwise in l1: there, only the standard is meant for it."""
 
 
-class AutoAttack(Attack):
+class AutoAttack(Ensemble):
     """Attacks in turn, each from the original of the points still robust.
 
     "standard" is apgd-ce, apgd-t, fab-t and square; "plus" is longer; "rand" is for randomised
@@ -52,7 +49,6 @@ class AutoAttack(Attack):
     """
 
     name = "autoattack"
-    norms = ("linf", "l2", "l1")
     version: Literal["standard", "plus", "rand"] = Field(
         default="standard", description="which list of attacks"
     )
@@ -70,33 +66,3 @@ class AutoAttack(Attack):
                 "are; the reference takes those of the last pass"
             )
         return remarks
-
-    @torch.no_grad()
-    def perturb(
-        self,
-        victim: Victim,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        rng: Rng,
-        target: Tensor | None = None,
-    ) -> Tensor:
-        search = Search(self, victim, x, y, threat, target)
-        rows = search.rows
-        logits = victim(x, rows)
-        search.settle(x, logits, rows)
-        for part in self.parts(logits.shape[1], threat):
-            rows = search.rows
-            if not len(rows):
-                break
-            to = None if target is None else target[rows]
-            among = Among(victim, rows)
-            x_adv = part.perturb(among, x[rows], search.label[rows], threat, rng[rows], to)
-            logits = victim(x_adv, rows)
-            if target is None:
-                loss = margin(logits, search.label[rows])
-            else:
-                loss = -margin(logits, target[rows])
-            search.offer(x_adv, loss, search.misled(logits, rows), rows)
-            search.settle(x_adv, logits, rows)
-        return search.x_adv

@@ -107,6 +107,7 @@ class Evaluation:
         remarks = remarks_of(self.attack, self.threat, subject.points.images)
         if (eot := self.origin["eot"]) > 1:
             remarks.append(f"the attack saw the mean of the logits of {eot} passes as one (EOT)")
+        remarks += self.attack.findings(tally.spent(), self.threat)
         if isinstance(self.attack, Fixed):
             remarks.append(self.attack.remark(self.origin["model_hash"]))
         warnings = [*subject.warnings, *checks.near_chance(clean, confusion)]

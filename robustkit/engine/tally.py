@@ -13,7 +13,7 @@ from torch import Tensor
 from robustkit.analysis.statistics import rate
 from robustkit.engine.attacking import SHOWN, spread
 from robustkit.engine.blocks import Step
-from robustkit.interfaces import Attack
+from robustkit.interfaces import Attack, Spent
 from robustkit.records import EvalPoints, PartRecord, Rate
 
 UNBROKEN, WRONG_WHEN_CLEAN, NO_VERDICT = -1, -2, -3
@@ -124,6 +124,22 @@ class Tally:
                 )
             )
         return tuple(rows)
+
+    def spent(self) -> list[Spent]:
+        """Give what each part did to each point that it attacked."""
+        return [
+            Spent(
+                broken=self._joined(place, "broken"),
+                forwards=self._joined(place, "forwards"),
+                backwards=self._joined(place, "backwards"),
+            )
+            for place in range(len(self.attacks))
+        ]
+
+    def _joined(self, part: int, what: str) -> Tensor:
+        """Put what a part's steps say of each point in a row: (M,)."""
+        arrays = [getattr(step, what) for _, p, step in self.steps if p == part]
+        return torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.bool_), *arrays]))
 
     def largest(self, part: int) -> float:
         """Give the largest size that was rejected of a part's proposals; NaN where none had one."""
