@@ -98,7 +98,7 @@ def test_what_a_point_costs_at_most_is_known(norm: Norm) -> None:
     model, x, y = affine(4, 2, (1, 3, 3))
     threat = unboxed(norm, 0.999 * model.radius(norm))
     _, victim = attacked(Climbs(), model, x, y, threat)
-    assert victim.backwards.tolist() == [Climbs.most(threat)] * 2
+    assert victim.backwards.tolist() == [Climbs().most(threat)] * 2
 
 
 def test_points_wrong_from_the_start_cost_a_pass() -> None:

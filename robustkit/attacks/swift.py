@@ -69,11 +69,15 @@ class Closest(Search):
             return margin(logits, self.label[rows])
         return -margin(logits, self.target[rows])
 
+    def offer(self, x_adv: Tensor, loss: Tensor, misled: Tensor, rows: Tensor) -> None:
+        """Take nothing: the losses of different searches say nothing of which came closer."""
+
     def settle(self, x_adv: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
         seen, known = self.measure(logits, rows), self.margin[rows]
         closer = seen > known
         self.margin[rows] = seen.where(closer, known)
         self.logits[rows] = logits.where(closer.unsqueeze(1), self.logits[rows])
+        self._take(closer, x_adv, rows)
         return super().settle(x_adv, logits, rows)
 
 
@@ -86,6 +90,9 @@ class Climbs(Attack):
 
     name = "swift-climbs"
     norms = ("linf", "l2", "l1")
+    searches: int = Field(
+        default=len(WORTH), ge=0, le=len(WORTH), description="towards other classes, at most"
+    )
 
     @torch.no_grad()
     def perturb(
@@ -114,7 +121,7 @@ class Climbs(Attack):
         targets = wanted.unsqueeze(1)
         if target is None:
             targets = ranked_targets(search.logits, search.label, len(WORTH))
-        for turn, worth in enumerate(WORTH):
+        for turn, worth in enumerate(WORTH[: self.searches]):
             search.over |= search.margin / search.clean > worth
             to = targets[:, turn % targets.shape[1]]
 
@@ -125,10 +132,9 @@ class Climbs(Attack):
             TOWARDS[threat.norm].run(search, towards, threat, draw)
         return search.x_adv
 
-    @staticmethod
-    def most(threat: ThreatModel) -> int:
+    def most(self, threat: ThreatModel) -> int:
         """Give the gradients that are taken of a point that is never given up."""
-        climbs = [*AWAY[threat.norm], *[TOWARDS[threat.norm]] * len(WORTH)]
+        climbs = [*AWAY[threat.norm], *[TOWARDS[threat.norm]] * self.searches]
         return 1 + sum(c.steps + 1 + len(WIDER) * c.shrink for c in climbs)
 
 
@@ -176,12 +182,15 @@ class Swift(Ensemble):
     """
 
     name = "swift"
+    searches: int = Field(
+        default=len(WORTH), ge=0, le=len(WORTH), description="towards other classes, at most"
+    )
     queries: int = Field(
         default=5000, ge=1, description="patches tried on points whose gradients look masked"
     )
 
     def parts(self, classes: int, threat: ThreatModel) -> Sequence[Attack]:
-        return Climbs(), MaskedSquare(queries=self.queries)
+        return Climbs(searches=self.searches), MaskedSquare(queries=self.queries)
 
     def remarks(self, classes: int, threat: ThreatModel) -> Sequence[str]:
         return (
@@ -192,7 +201,7 @@ class Swift(Ensemble):
     def findings(self, spent: Sequence[Spent], threat: ThreatModel) -> Sequence[str]:
         climbs, square = spent
         left = ~climbs.broken
-        early = left & (climbs.backwards < Climbs.most(threat))
+        early = left & (climbs.backwards < Climbs(searches=self.searches).most(threat))
         # A query of square has no gradient; every other look has one, if the model gives any.
         queried = square.forwards > square.backwards + 1
         masked = int(queried.sum())
