@@ -279,9 +279,8 @@ class Noisy(Linear):
 
 def verdicts(folder: Path, record: EvalRecord) -> dict[str, list[Any]]:
     """Give what must be the same however an evaluation is run."""
-    table = {name: column.tolist() for name, column in vars(points_of(folder, record)).items()}
-    table["sizes"] = np.nan_to_num(table["sizes"], nan=-1).tolist()
-    return table
+    columns = vars(points_of(folder, record)).items()
+    return {name: np.nan_to_num(column, nan=-1).tolist() for name, column in columns}
 
 
 def digits() -> tuple[Means, Any]:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from eval_parts import (
@@ -65,7 +66,7 @@ def told(folder: Path, record: EvalRecord) -> dict[str, Any]:
     for part in found["parts"]:
         part.pop("seconds")
     gallery = Gallery.read(RunFolder(folder).gallery(record.stem))
-    pictures = {name: array.tolist() for name, array in vars(gallery).items()}
+    pictures = {name: np.nan_to_num(array).tolist() for name, array in vars(gallery).items()}
     return {**found, **verdicts(folder, record), "gallery": pictures}
 
 
