@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,12 @@ def memory() -> int:
 
 
 def ours(
-    attack: str, processes: int, model: nn.Module, x: Tensor, y: Tensor, eps: float
+    attack: str,
+    processes: int,
+    rebuild: Callable[[], nn.Module],
+    x: Tensor,
+    y: Tensor,
+    eps: float,
 ) -> dict[str, Any]:
     """Run the whole engine, verdicts and files included."""
     from robustkit.catalog import build
@@ -103,7 +109,7 @@ def ours(
     from robustkit.threat import ThreatModel
 
     options = {"steps": STEPS["pgd"]} if attack == "pgd" else {}
-    folder = RunFolder(Path(tempfile.mkdtemp()))
+    folder, model = RunFolder(Path(tempfile.mkdtemp())), rebuild()
     images = ArrayImages((x * 255).round().byte().numpy(), y.numpy(), [str(k) for k in range(10)])
     (record,) = evaluate(
         model,
@@ -117,6 +123,7 @@ def ours(
         ids=range(len(x)),
         batch_size=len(x),
         processes=processes,
+        rebuild=rebuild,
         device="cpu",
     )
     ((_, points),) = folder.results()
@@ -149,7 +156,8 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     name, _, threads = options.one.partition("@")
     own = name == "ours"
     torch.set_num_threads(1 if own else int(threads or 1))
-    model = load_model(options.reference, options.name.split(".")[0])
+    rebuild = partial(load_model, options.reference, options.name.split(".")[0])
+    model = rebuild()
     points = reference_runs(options.reference, options.name)[0]["points"][: options.points]
     x, y = load_points(options.data, points)
     eps = threat_of(options.name).eps
@@ -167,7 +175,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     # Peers print as they go.
     with contextlib.redirect_stdout(sys.stderr):
         if own:
-            result = ours(options.attack, int(threads or 1), model, x, y, eps)
+            result = ours(options.attack, int(threads or 1), rebuild, x, y, eps)
         else:
             result = theirs(name, options.attack, model, x, y, eps)
     result["wall"] = time.perf_counter() - began

@@ -58,7 +58,8 @@ def foolbox(attack: str) -> Run:
         import foolbox as library  # type: ignore[import-not-found]
 
         adversary = library.attacks.LinfPGD(abs_stepsize=SHARE * eps, steps=STEPS["pgd"])
-        found: Tensor = adversary(library.PyTorchModel(model, (0, 1), device="cpu"), x, y, eps)[1]
+        asked = library.PyTorchModel(model, (0, 1), device="cpu")
+        found: Tensor = adversary(asked, x, y, epsilons=eps)[1]
         return found
 
     return run
