@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from agreement import RESULTS, load_model, load_points, reference_runs, threat_of
 
+from robustkit.arrays import EvalPoints
 from robustkit.attacks.autoattack import AutoAttack
 from robustkit.data.images import ArrayImages
 from robustkit.engine.evaluate import evaluate
 from robustkit.engine.identity import hash_module
-from robustkit.records import EvalPoints, RunFolder
+from robustkit.records import RunFolder
 
 
 def main() -> None:

@@ -25,10 +25,11 @@ from agreement import RESULTS, load_model, load_points, our_runs, reference_runs
 from agreement import verdicts_of as judged
 from torch import Tensor
 
+from robustkit.arrays import EvalPoints
 from robustkit.attacks.swift import Swift
 from robustkit.catalog import build
 from robustkit.engine.device import keep_memory
-from robustkit.records import EvalPoints, EvalRecord, RunFolder
+from robustkit.records import EvalRecord, RunFolder
 
 COST = {"mnist-lenet-at": 1.1, "cifar10-resnet18w16-at": 1.5}
 """Of a backward pass, in forward ones, of the plain model (measured: 195 and 409 microseconds for

@@ -5,26 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from robustkit.arrays import EvalPoints
 from robustkit.errors import BadValueError
-from robustkit.files import read_arrays, write_text, write_whole
+from robustkit.files import write_text
 from robustkit.threat import ThreatModel, format_eps
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SCHEMA = 1
 FIXED = "fixed"
 """The name of the attack that shows images made beforehand; no attack is found under it."""
-Arrays = TypeVar("Arrays", "EvalPoints", "Gallery")
-UNKNOWN: Any = None
-"""Stands for a column that older files lack."""
 
 
 class Record(BaseModel):
@@ -274,87 +268,6 @@ class EvalRecord(Record):
 def stem(attack: str, norm: str, eps: float, hashed: str) -> str:
     """Name an evaluation's files."""
     return f"{attack.replace(':', '-')}-{norm}-{format_eps(eps).replace('/', '_')}-{hashed}"
-
-
-@dataclass(frozen=True)
-class EvalPoints:
-    """A row a point, in the order of evaluation: the arrays of eval/<stem>.npz, all (N,)."""
-
-    ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    clean_predictions: NDArray[np.int64]
-    adversarial_predictions: NDArray[np.int64]
-    robust: NDArray[np.bool_]
-    """Clean-correct and unbroken by every part."""
-    broken_by: NDArray[np.int64]
-    """Index into the record's parts; -1 where none broke it, -2 where it was wrong when clean, -3
-    where a broken attack's proposal was rejected, so that there is no verdict."""
-    sizes: NDArray[np.float64]
-    """Size of the perturbation that broke it, in the threat's norm; NaN where none did."""
-    forwards: NDArray[np.float64]
-    backwards: NDArray[np.float64]
-    margins: NDArray[np.float64] = UNKNOWN
-    """What was left of the logit margin of a robust point at the proposal that came closest; NaN
-    for others, and where an older file does not say it."""
-
-    def __post_init__(self) -> None:
-        _fill(self, "margins")
-
-    def write(self, path: Path) -> None:
-        """Write the arrays, whole or not at all."""
-        import numpy as np
-
-        write_whole(path, lambda file: np.savez_compressed(file, **vars(self)))
-
-    @classmethod
-    def read(cls, path: Path) -> EvalPoints:
-        """Read the arrays. Raises BadValueError where the file is damaged."""
-        return _read_table(cls, path)
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Images that a report shows, of one evaluation: gallery-<stem>.npz, all (N, ...)."""
-
-    ids: NDArray[np.int64]
-    x: NDArray[np.float32]
-    """Originals (N, C, H, W) in [0, 1]."""
-    x_adv: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    clean_predictions: NDArray[np.int64]
-    adversarial_predictions: NDArray[np.int64]
-    margins: NDArray[np.float64] = UNKNOWN
-    """What was left of the logit margin, for points that were not broken; NaN for others."""
-
-    def __post_init__(self) -> None:
-        _fill(self, "margins")
-
-    def write(self, path: Path) -> None:
-        """Write the images, whole or not at all."""
-        import numpy as np
-
-        write_whole(path, lambda file: np.savez_compressed(file, **vars(self)))
-
-    @classmethod
-    def read(cls, path: Path) -> Gallery:
-        """Read the images. Raises BadValueError where the file is damaged."""
-        return _read_table(cls, path)
-
-
-def _read_table(kind: type[Arrays], path: Path) -> Arrays:
-    arrays, names = read_arrays(path), [field.name for field in fields(kind)]
-    later = {field.name for field in fields(kind) if field.default is not MISSING}
-    if not set(names) - later <= set(arrays) <= set(names):
-        raise BadValueError(f"'{path}' is damaged: its arrays are not {', '.join(names)}")
-    return kind(**arrays)
-
-
-def _fill(table: EvalPoints | Gallery, name: str) -> None:
-    """Put NaN for each point in the place of a column that is not known."""
-    import numpy as np
-
-    if getattr(table, name) is UNKNOWN:
-        object.__setattr__(table, name, np.full(len(table.ids), np.nan))
 
 
 @dataclass(frozen=True)

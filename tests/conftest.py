@@ -2,6 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("robustkit", deadline=None)
+settings.load_profile("robustkit")
 
 
 @pytest.fixture(autouse=True)

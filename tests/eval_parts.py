@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustkit.arrays import EvalPoints
 from robustkit.data.digits import Digits
 from robustkit.data.images import ArrayImages
 from robustkit.engine import blocks
 from robustkit.engine.evaluate import evaluate
 from robustkit.engine.identity import hash_module
 from robustkit.interfaces import Attack, Rng, Victim
-from robustkit.records import EvalPoints, EvalRecord, RunFolder
+from robustkit.records import EvalRecord, RunFolder
 from robustkit.threat import ThreatModel, per_point
 
 

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from robustkit import recipe
 from robustkit.analysis.statistics import rate
+from robustkit.arrays import EvalPoints, Gallery
 from robustkit.records import (
     EpochLine,
-    EvalPoints,
     EvalRecord,
-    Gallery,
     PartRecord,
     Provenance,
     RunFolder,

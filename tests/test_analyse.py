@@ -16,9 +16,10 @@ from typer.testing import CliRunner, Result
 
 from robustkit.analysis.costs import weighted_score
 from robustkit.analysis.records import CostRecord, DirectionsRecord, GapRecord, ScoreRecord
+from robustkit.arrays import EvalPoints
 from robustkit.cli import app
 from robustkit.metric import LabelMetric
-from robustkit.records import EvalPoints, RunFolder
+from robustkit.records import RunFolder
 from robustkit.report import collect, html, markdown
 from robustkit.report.costs import rows
 

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from robustkit import recipe
+from robustkit.arrays import Gallery
 from robustkit.cli import app
-from robustkit.records import Gallery, RunFolder, RunRecord
+from robustkit.records import RunFolder, RunRecord
 
 TINY = ["--set", "model=mlp", "--set", "model.hidden=[32]", "--set", "fit.limit=300"]
 OPEN = (-math.inf, math.inf)

@@ -26,9 +26,10 @@ from robustkit.analysis.recorded import (
     score_record,
 )
 from robustkit.analysis.records import CostRecord, DirectionsRecord, GapRecord, ScoreRecord
+from robustkit.arrays import EvalPoints
 from robustkit.errors import BadValueError, RobustkitError
 from robustkit.metric import LabelMetric
-from robustkit.records import EvalPoints, RunFolder
+from robustkit.records import RunFolder
 
 COSTS = np.array([[0.0, 1.0, 0.2], [1.0, 0.0, 0.5], [0.2, 0.5, 0.0]])
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])

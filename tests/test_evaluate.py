@@ -37,12 +37,13 @@ from eval_parts import (
 from torch import Tensor, nn
 
 from robustkit.analysis.statistics import robust_at, worst_case
+from robustkit.arrays import Gallery
 from robustkit.data.images import ArrayImages
 from robustkit.engine import attacking, blocks
 from robustkit.engine.blocks import order
 from robustkit.engine.identity import hash_module
 from robustkit.errors import BadValueError, BrokenPluginError
-from robustkit.records import Gallery, RunFolder
+from robustkit.records import RunFolder
 from robustkit.threat import ThreatModel
 
 LINF = ThreatModel("linf", 0.004)

@@ -14,8 +14,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from robustkit.analysis.statistics import rate
+from robustkit.arrays import EvalPoints
 from robustkit.cli import app
-from robustkit.records import EvalPoints, RunFolder
+from robustkit.records import RunFolder
 from robustkit.report import Run, accuracies, collect, html, markdown, terminal
 from robustkit.report.from_points import Spent, spent
 

@@ -15,7 +15,7 @@ ROOT = Path(robustkit.__file__).parent
 LAYERS = [
     {"errors"},
     {"files", "hookspecs", "threat"},
-    {"component", "builtin"},
+    {"arrays", "component", "builtin"},
     {"interfaces"},
     {"data", "metrics", "models", "recipes"},
     {"losses"},
@@ -40,6 +40,7 @@ LIGHT = [
     "hookspecs",
     "builtin",
     "metric",
+    "arrays",
     "records",
     "recipe",
 ]

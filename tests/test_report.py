@@ -19,8 +19,9 @@ from report_runs import write_digits, write_eval, write_run
 from rich.console import Console
 
 from robustkit.analysis.statistics import rate
+from robustkit.arrays import Gallery
 from robustkit.errors import BadValueError
-from robustkit.records import Gallery, PartRecord, RunFolder, Threat
+from robustkit.records import PartRecord, RunFolder, Threat
 from robustkit.report import (
     Run,
     accuracies,

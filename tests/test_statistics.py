@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustkit.analysis.statistics import compare, mcnemar, rate, robust_at, worst_case
+from robustkit.arrays import EvalPoints
 from robustkit.errors import BadValueError
-from robustkit.records import EvalPoints
 
 
 def points(

@@ -11,6 +11,7 @@ import torch
 from eval_parts import Means, Walk, points_of, run
 from torch import Tensor, nn
 
+from robustkit.arrays import EvalPoints, Gallery
 from robustkit.attacks.apgd import APGDCE, APGDTargeted
 from robustkit.attacks.autoattack import AutoAttack
 from robustkit.attacks.pgd import PGD
@@ -21,7 +22,7 @@ from robustkit.engine.targets import target_name, targets_of
 from robustkit.engine.verdict import Judge
 from robustkit.errors import BadValueError, RobustkitError
 from robustkit.interfaces import Attack
-from robustkit.records import EvalPoints, Gallery, RunFolder, Threat
+from robustkit.records import RunFolder, Threat
 from robustkit.report import html, images, markdown
 from robustkit.report.accuracies import rows
 from robustkit.report.collect import collect

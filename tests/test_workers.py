@@ -38,11 +38,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from robustkit.arrays import Gallery
 from robustkit.engine import blocks, workers
 from robustkit.engine.craft import craft
 from robustkit.engine.workers import share
 from robustkit.errors import BadValueError, BrokenPluginError, RobustkitError
-from robustkit.records import EvalRecord, Gallery, RunFolder
+from robustkit.records import EvalRecord, RunFolder
 from robustkit.threat import ThreatModel
 
 LINF = ThreatModel("linf", 0.004)

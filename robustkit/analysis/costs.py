@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from robustkit.records import EvalPoints
+    from robustkit.arrays import EvalPoints
 
 
 def normalised(confusion: ArrayLike) -> NDArray[np.float64]:

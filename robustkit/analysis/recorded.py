@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from robustkit.arrays import EvalPoints
     from robustkit.metric import LabelMetric
-    from robustkit.records import EvalPoints, EvalRecord
+    from robustkit.records import EvalRecord
 
 MOST = 10
 """Pairs of classes that a record names."""

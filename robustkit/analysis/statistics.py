@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from robustkit.records import EvalPoints
+    from robustkit.arrays import EvalPoints
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the standard normal."""

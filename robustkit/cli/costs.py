@@ -24,7 +24,7 @@ def add(folder: RunFolder, records: Sequence[EvalRecord], named: Named) -> None:
     Those of broken attacks are passed over: their errors mean nothing.
     """
     from robustkit.analysis.recorded import Measured, cost_record
-    from robustkit.records import EvalPoints
+    from robustkit.arrays import EvalPoints
     from robustkit.report import costs
 
     found = []

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from robustkit.analysis.statistics import rate
+from robustkit.arrays import EvalPoints, Gallery
 from robustkit.data.images import remark_of
 from robustkit.engine import checks
 from robustkit.engine.attacking import Attacker
@@ -26,7 +27,7 @@ from robustkit.engine.work import EvalProgress, attack_points
 from robustkit.engine.workers import Workers, computing
 from robustkit.errors import BadValueError
 from robustkit.interfaces import Attack, Images
-from robustkit.records import EvalPoints, EvalRecord, Gallery, RunFolder, Stopped, Threat, stem
+from robustkit.records import EvalRecord, RunFolder, Stopped, Threat, stem
 from robustkit.threat import ThreatModel
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustkit.analysis.statistics import rate
+from robustkit.arrays import EvalPoints
 from robustkit.engine.attacking import SHOWN, spread
 from robustkit.engine.blocks import Step
 from robustkit.interfaces import Attack, Spent
-from robustkit.records import EvalPoints, PartRecord, Rate
+from robustkit.records import PartRecord, Rate
 
 UNBROKEN, WRONG_WHEN_CLEAN, NO_VERDICT = -1, -2, -3
 Confusion = tuple[tuple[int, ...], ...]

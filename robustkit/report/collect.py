@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from robustkit import recipe
+from robustkit.arrays import EvalPoints, Gallery
 from robustkit.errors import BadValueError, nearest
-from robustkit.records import EpochLine, EvalPoints, EvalRecord, Gallery, RunFolder, RunRecord
+from robustkit.records import EpochLine, EvalRecord, RunFolder, RunRecord
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from robustkit.analysis.statistics import robust_within
-from robustkit.records import EvalPoints, Rate
+from robustkit.arrays import EvalPoints
+from robustkit.records import Rate
 from robustkit.report.collect import Evaluation
 from robustkit.report.measures import Curve, aligned, points_key
 from robustkit.report.words import attack_name, options, threat_text, told_apart

@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robustkit.records import Gallery
+from robustkit.arrays import Gallery
 from robustkit.report.collect import Evaluation
 from robustkit.report.words import plain
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustkit.analysis.statistics import rate, worst_case
-from robustkit.records import EvalPoints, EvalRecord, Rate, digest
+from robustkit.arrays import EvalPoints
+from robustkit.records import EvalRecord, Rate, digest
 from robustkit.report.collect import Evaluation
 from robustkit.report.words import attack_name, options
 
