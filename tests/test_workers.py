@@ -233,7 +233,14 @@ COMMAND = [
 def test_no_process_outlives_the_command(how: signal.Signals, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole group, kill -9 the first process alone; all are gone after both."""
     command = [sys.executable, "-m", "robustkit", *COMMAND, "--out", str(tmp_path)]
-    begun = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    begun = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background jobs, such as these tests may be, hand on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert begun.stderr is not None
     assert "apgd-ce" in begun.stderr.readline()
     if how == signal.SIGINT:

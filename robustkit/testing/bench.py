@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustkit.attacks.foreign import Foreign
 from robustkit.engine.kit import TrainingKit
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import CountingVictim, frozen
@@ -105,14 +106,17 @@ def ids_of(n: int) -> Tensor:
 
 
 class ImpatientVictim(CountingVictim):
-    """A victim that lets go of a point after some calls that held it: long searches end soon.
+    """A victim that lets go of every point after some calls, so that long searches end soon.
+
+    Of an attack that searches point by point (`alone`), each has its own calls.
 
     `strayed` counts the images that are far nearer to another of the points than to the one named;
     what has wandered far from all of them is near to none.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, patience: int) -> None:
+    def __init__(self, model: nn.Module, x: Tensor, patience: int, *, alone: bool = False) -> None:
         super().__init__(model, len(x), torch.device("cpu"), drop=True)
+        self.alone = alone
         self.home, self.patience = x.flatten(1), patience
         self.calls = self.points = self.strayed = 0
         self.asked, self.last = torch.zeros(len(x)), torch.arange(len(x))
@@ -130,7 +134,8 @@ class ImpatientVictim(CountingVictim):
 
     def done(self, logits: Tensor, y: Tensor) -> Tensor:
         over = super().done(logits, y)
-        spent = bool((self.asked[self.last] >= self.patience).all())
+        asked = self.asked[self.last].min() if self.alone else self.calls
+        spent = bool(asked >= self.patience)
         return torch.ones_like(over) if spent else over
 
     def void(self, passes: Tensor, rows: Tensor) -> None:
@@ -150,7 +155,7 @@ def search(
     patience: int = PATIENCE,
 ) -> tuple[Tensor, ImpatientVictim]:
     """Run an attack; give its proposals and the victim that counted."""
-    victim = ImpatientVictim(model, x, patience)
+    victim = ImpatientVictim(model, x, patience, alone=isinstance(attack, Foreign))
     rng = PointRng(0, attack.name, ids_of(len(x)) if ids is None else ids)
     return attack.perturb(victim, x, y, threat, rng, target), victim
 
