@@ -25,7 +25,7 @@ def reference(attack: str) -> Run:
         adversary = AutoAttack(model, norm="Linf", eps=eps, verbose=False, device="cpu", seed=0)
         if attack != "autoattack":
             adversary.attacks_to_run = [attack]
-        found: Tensor = adversary.run_standard_evaluation(x, y, bs=len(x))
+        found: Tensor = adversary.run_standard_evaluation(x.contiguous(), y, bs=len(x))
         return found
 
     return run
