@@ -10,8 +10,9 @@ Every peer's images are judged alike: a fresh pass over points that are right wh
 contender may be given as NAME@THREADS; ours as ours@2 has two processes of one thread each.
 
 A run's limit is what its own passes cost in batches of 128: forward passes as such, and those that
-went backward as measured with their backward. Memory is the first process's peak, above what it
-held before the attack. Results go to benchmarks/results/.
+went backward as measured with their backward. Each attacks two points before it is timed, so that
+imports don't count; memory is the first process's peak above what it held then. The processor time
+of several processes of ours is not known. Results go to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import resource
 import statistics
@@ -35,7 +37,6 @@ from typing import Any
 import torch
 from agreement import RESULTS, load_model, load_points, reference_runs, threat_of
 from attacks_peers import PEERS, STEPS
-from step import commit, device_name
 from torch import Tensor, nn
 
 ATTACKS = ("autoattack", "apgd-ce", "pgd")
@@ -84,12 +85,11 @@ def seconds_a_row(model: nn.Module, x: Tensor) -> tuple[float, float]:
     return costs[0], costs[1]
 
 
-def memory() -> int:
-    """Give the peak of this process's memory in MiB since the last call, and begin anew."""
+def memory(field: str) -> float:
+    """Give this process's memory in MiB: what it holds now (VmRSS), or its peak (VmHWM)."""
     status = Path("/proc/self/status").read_text("utf-8")
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    Path("/proc/self/clear_refs").write_text("5")
-    return int(peak.split()[1]) // 1024
+    held = next(line for line in status.splitlines() if line.startswith(field))
+    return int(held.split()[1]) / 1024
 
 
 def ours(
@@ -161,33 +161,41 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     points = reference_runs(options.reference, options.name)[0]["points"][: options.points]
     x, y = load_points(options.data, points)
     eps = threat_of(options.name).eps
-    asked = model
-    for parameter in model.parameters():
-        parameter.requires_grad_(not own)
-    if own:
-        from robustkit.engine.quick import quickened
 
-        asked = quickened(model, x[:64])
-    costs = seconds_a_row(asked, x)
-    held = memory()
+    def attack(attack: str, x: Tensor, y: Tensor, processes: int) -> dict[str, Any]:
+        # Peers print as they go.
+        with contextlib.redirect_stdout(sys.stderr):
+            if own:
+                return ours(attack, processes, rebuild, x, y, eps)
+            return theirs(name, attack, model, x, y, eps)
+
+    attack("pgd" if "pgd" in PEERS.get(name, PEERS["art"])[1] else "apgd-ce", x[:2], y[:2], 1)
+    held = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
     before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     began = time.perf_counter()
-    # Peers print as they go.
-    with contextlib.redirect_stdout(sys.stderr):
-        if own:
-            result = ours(options.attack, int(threads or 1), rebuild, x, y, eps)
-        else:
-            result = theirs(name, options.attack, model, x, y, eps)
+    result = attack(options.attack, x, y, int(threads or 1))
     result["wall"] = time.perf_counter() - began
     after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     result["cpu"] = sum(
         b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime
         for a, b in zip(before, after, strict=True)
     )
+    if own and threads:
+        # What workers spend is counted by the server that started them, which is asked by nobody.
+        result["cpu"] = math.nan
+    result["memory"] = round(memory("VmHWM") - held, 1)
+    asked = model
+    if own:
+        from robustkit.engine.quick import quickened
+
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        asked = quickened(model, x[:64])
+    costs = seconds_a_row(asked, x)
     forwards, backwards = result["forwards"], result["backwards"]
     result["limit"] = (forwards - backwards) * costs[0] + backwards * costs[1]
     result["us_a_row"] = [round(1e6 * cost, 1) for cost in costs]
-    result["memory"] = max(memory() - held, 0)
     return result
 
 
@@ -208,6 +216,9 @@ def spawn(options: argparse.Namespace, contender: str, path: str) -> dict[str, A
 
 def run(options: argparse.Namespace) -> None:
     """Let all contenders take turns, and write what was found."""
+    # Processes that attack import this file again, and must not wait for what only this needs.
+    from step import commit, device_name
+
     named = dict(peer.partition("=")[::2] for peer in options.peer)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in [*options.ours, *named]}
     for turn in range(options.rounds):
@@ -265,7 +276,8 @@ def table() -> str:
         " process of its own, on a processor. `times ours` is the contender's seconds over those of"
         " our first row, round by round. `over its limit` is processor time over what its own"
         " passes cost in batches of 128. Memory is the peak of the first process above what it held"
-        " before. `differ` counts verdicts that are not ours.",
+        " after an attack on two points, which is not timed. `differ` counts verdicts that are not"
+        " ours.",
     ]
     for file in sorted(RESULTS.glob("attacks-*.json")):
         found = json.loads(file.read_text("utf-8"))
@@ -283,10 +295,12 @@ def table() -> str:
         ]
         for name, row in found["contenders"].items():
             passes = (round(row[kind] / found["points"]) for kind in ("forwards", "backwards"))
+            figures = (row["cpu"], row["cpu over ours"], row["over its limit"])
+            told = (f"{figure:.2f}" if math.isfinite(figure) else "" for figure in figures)
             lines.append(
                 f"| {name} | {row['robust']} | {row['differ']} | {row['wall']:.1f}"
-                f" | {row['wall over ours']} | {row['cpu']:.1f} | {row['cpu over ours']}"
-                f" | {row['over its limit']:.2f} | {row['us a row'][0]}, {row['us a row'][1]}"
+                f" | {row['wall over ours']} | {' | '.join(told)}"
+                f" | {row['us a row'][0]}, {row['us a row'][1]}"
                 f" | {', '.join(map(str, passes))} | {row['MiB']} |"
             )
     return "\n".join(lines) + "\n"

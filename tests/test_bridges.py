@@ -109,7 +109,7 @@ def test_every_class_of_the_toolbox_is_here_or_left_out() -> None:
     evasion = importlib.import_module("art.attacks.evasion")
     table = importlib.import_module("robustkit_plugins.art_bridge.table")
     theirs = {n for n, c in vars(evasion).items() if isinstance(c, type)}
-    known = {row.library for row in table.TABLE.values()} | table.LEFT_OUT.keys()
+    known = {row.original for row in table.TABLE.values()} | table.LEFT_OUT.keys()
     assert theirs <= known
     assert known - theirs <= {"BrendelBethgeAttack"}
 

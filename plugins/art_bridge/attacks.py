@@ -64,7 +64,7 @@ class ToolboxAttack(Foreign):
     """An attack of the Adversarial Robustness Toolbox."""
 
     row: ClassVar[Row]
-    library: ClassVar[type]
+    original: ClassVar[type]
 
     @model_validator(mode="after")
     def _accepted(self) -> Self:
@@ -88,13 +88,13 @@ class ToolboxAttack(Foreign):
         y = None
         if asked.target is not None:
             y = np.eye(asked.classes, dtype=np.float32)[asked.target.cpu().numpy()]
-        with mended(self.library):
+        with mended(self.original):
             found = attack.generate(asked.x.cpu().numpy(), y)
         return torch.as_tensor(np.asarray(found))
 
     def _made(self, estimator: Any, threat: ThreatModel, targeted: bool) -> Any:
         """Construct the toolbox's attack from our options, the threat's, and what is given."""
-        known = signature(self.library).parameters
+        known = signature(self.original).parameters
         own = {o: getattr(self, o) for o in known if o in type(self).model_fields}
         ours = {
             "norm": NORMS.get(threat.norm),
@@ -105,7 +105,7 @@ class ToolboxAttack(Foreign):
         }
         if "eps_step" in own and own["eps_step"] is None:
             own["eps_step"] = STEP * threat.eps
-        return self.library(estimator, **{k: v for k, v in ours.items() if k in known} | own)
+        return self.original(estimator, **{k: v for k, v in ours.items() if k in known} | own)
 
     def remarks(self, classes: int, threat: ThreatModel) -> Sequence[str]:
         return (f"{self.name} {self.row.remark}",) if self.row.remark else ()
@@ -115,13 +115,13 @@ class ToolboxAttack(Foreign):
 def attack_class(name: str) -> type[Foreign]:
     """Make the class of a row of the table."""
     row = TABLE[name]
-    library = getattr(evasion, row.library)
-    known = signature(library).parameters
+    original = getattr(evasion, row.original)
+    known = signature(original).parameters
     return borrow(
         ToolboxAttack,
         __name__,
         name,
-        [library],
+        [original],
         OURS - row.kept | row.given.keys(),
         {
             "name": f"art:{name}",
@@ -130,7 +130,7 @@ def attack_class(name: str) -> type[Foreign]:
             "weak": row.weak,
             "targeted": row.targeted and "targeted" in known,
             "row": row,
-            "library": library,
+            "original": original,
         },
         defaults={"eps_step": None, **row.defaults},
         absent="a third of eps",
@@ -163,13 +163,13 @@ class _Numpy:
 
 
 @contextmanager
-def mended(library: type) -> Iterator[None]:
+def mended(original: type) -> Iterator[None]:
     """Lend an attack's module a numpy that mends what the toolbox gets wrong.
 
     Boundary and HopSkipJump would seed themselves from the clock; GeoDA leaves a file in the
     folder that it is called from, and calls what numpy 2 no longer has.
     """
-    module: Any = sys.modules[library.__module__]
+    module: Any = sys.modules[original.__module__]
     module.np = _Numpy()
     try:
         yield

@@ -11,7 +11,7 @@ from typing import Any
 class Row:
     """One attack: a class of art.attacks.evasion, and what this project must know of it."""
 
-    library: str
+    original: str
     norms: tuple[str, ...]
     minimal: bool = False
     """Whether the toolbox gives it no eps, so that any size is looked at."""

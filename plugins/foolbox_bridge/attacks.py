@@ -35,7 +35,7 @@ class FoolboxAttack(Foreign):
     """An attack of Foolbox."""
 
     row: ClassVar[Row]
-    library: ClassVar[Mapping[str, type]]
+    originals: ClassVar[Mapping[str, type]]
 
     def find(self, asked: Asked) -> Tensor:
         attack = self._made(asked.threat.norm)
@@ -55,27 +55,27 @@ class FoolboxAttack(Foreign):
 
     def _made(self, norm: str) -> Any:
         """Construct Foolbox's attack from our options and the norm's."""
-        library = self.library[norm]
-        known = signature(library).parameters
+        original = self.originals[norm]
+        known = signature(original).parameters
         own = {
             option: getattr(self, option) for option in known if option in type(self).model_fields
         }
         ours = {"distance": DISTANCES.get(norm), "constraint": norm, "channel_axis": 1}
         given = {**{k: v for k, v in ours.items() if k in known}, **self.row.given}
-        return library(**{k: v for k, v in own.items() if v is not None}, **given)
+        return original(**{k: v for k, v in own.items() if v is not None}, **given)
 
 
 @cache
 def attack_class(name: str) -> type[Foreign]:
     """Make the class of a row of the table."""
     row = TABLE[name]
-    library = {norm: getattr(foolbox.attacks, c) for norm, c in row.classes.items()}
-    first = next(iter(library.values()))
+    originals = {norm: getattr(foolbox.attacks, c) for norm, c in row.classes.items()}
+    first = next(iter(originals.values()))
     return borrow(
         FoolboxAttack,
         __name__,
         name,
-        list(library.values()),
+        list(originals.values()),
         OURS | row.given.keys(),
         {
             "name": f"foolbox:{name}",
@@ -84,7 +84,7 @@ def attack_class(name: str) -> type[Foreign]:
             "weak": row.weak,
             "targeted": row.targeted,
             "row": row,
-            "library": library,
+            "originals": originals,
         },
         row.defaults,
         absent="Foolbox's own for the norm",

@@ -75,7 +75,9 @@ def _rewritten(model: nn.Module, x: Tensor) -> Quick:
     graph = _pooled_first(fx.symbolic_trace(fuse(model)))
     both = graph.to(memory_format=torch.channels_last).requires_grad_(False)
     with torch.no_grad():
-        traced = torch.jit.trace(both, x.contiguous(memory_format=torch.channels_last))
+        ordered = x.contiguous(memory_format=torch.channels_last)
+        # Its own check imports all of torch.distributed and sympy, for seconds; `_agree` is ours.
+        traced = torch.jit.trace(both, ordered, check_trace=False)
         ahead = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
         return Quick(with_grey(both), ahead)
 

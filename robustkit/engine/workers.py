@@ -27,8 +27,9 @@ from robustkit.errors import BadValueError, BrokenPluginError, RobustkitError
 from robustkit.interfaces import Attack
 
 Rebuild = Callable[[], nn.Module]
-START = "spawn"
-"""How processes start: forked ones would inherit threads and CUDA's state."""
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""How processes start: forked ones would inherit threads and CUDA's state, and spawned ones import
+torch each, for seconds; a server imports it once for all."""
 FEWEST = 64
 """Points that are dealt at a time, at least: of fewer, each costs more."""
 TURNS = 3
@@ -160,6 +161,7 @@ class _Worker:
     @classmethod
     def start(cls, device: torch.device) -> _Worker:
         context: Any = multiprocessing.get_context(START)
+        context.set_forkserver_preload([work.__module__])
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs, device), daemon=True)
         process.start()
