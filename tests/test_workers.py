@@ -260,3 +260,27 @@ def test_no_process_outlives_the_command(how: signal.Signals, tmp_path: Path) ->
         time.sleep(0.1)
     os.killpg(begun.pid, signal.SIGKILL)
     raise AssertionError("a process was left")
+
+
+def test_ctrl_c_is_heard_while_processes_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server imports torch first, for seconds; only itself begins deaf."""
+    heard: list[Any] = []
+
+    def start(device: torch.device) -> None:
+        heard.append(signal.getsignal(signal.SIGINT))
+        raise KeyboardInterrupt
+
+    def serve() -> None:
+        heard.append(signal.getsignal(signal.SIGINT))
+
+    monkeypatch.setattr(workers, "START", workers.SERVER)
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", serve)
+    monkeypatch.setattr(workers._Worker, "start", start)
+    before = signal.getsignal(signal.SIGINT)
+    two = [torch.device("cpu")] * 2
+    with (
+        pytest.raises(KeyboardInterrupt),
+        workers.Workers(two, Linear(), None, torch.zeros(1)) as w,
+    ):
+        w._start(quick=False)
+    assert heard == [signal.SIG_IGN, before]

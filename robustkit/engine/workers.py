@@ -9,9 +9,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -27,7 +28,8 @@ from robustkit.errors import BadValueError, BrokenPluginError, RobustkitError
 from robustkit.interfaces import Attack
 
 Rebuild = Callable[[], nn.Module]
-START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+SERVER = "forkserver"
+START = SERVER if SERVER in multiprocessing.get_all_start_methods() else "spawn"
 """How processes start: forked ones would inherit threads and CUDA's state, and spawned ones import
 torch each, for seconds; a server imports it once for all."""
 FEWEST = 64
@@ -137,7 +139,14 @@ class Workers:
         """Begin the processes, each with the model, where they have not begun."""
         if self._crew:
             return
-        with _left_alone():
+        alone: AbstractContextManager[None] = _left_alone()
+        if START == SERVER:
+            with alone:
+                multiprocessing.get_context(SERVER).set_forkserver_preload([work.__module__])
+                forkserver.ensure_running()
+            # Processes are deaf to Ctrl-C as the server is; this one, which waits for it, is not.
+            alone = nullcontext()
+        with alone:
             for device in self.devices:
                 self._crew.append(_Worker.start(device))
         first = pickle.dumps((self._source, self.hash, self.x.cpu() if quick else None))
@@ -161,7 +170,6 @@ class _Worker:
     @classmethod
     def start(cls, device: torch.device) -> _Worker:
         context: Any = multiprocessing.get_context(START)
-        context.set_forkserver_preload([work.__module__])
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs, device), daemon=True)
         process.start()
