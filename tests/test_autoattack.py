@@ -122,9 +122,9 @@ def test_nothing_breaks_below_the_radius_and_all_parts_run() -> None:
     assert not wrong(model, x_adv, y).any()
     assert (threat.size(x_adv - x) <= threat.eps + threat.tolerance).all()
     # A clean pass and four looks, then each part: 101; 2 targets and the clean pass; 2 targets of
-    # 100 steps of two passes and the clean one; 5001.
-    forwards = 1 + 4 + 101 + (1 + 2 * 101) + (1 + 2 * 200) + 5001
-    assert victim.forwards.tolist() == [forwards, forwards]
+    # 100 steps of two passes and the clean one; at most 5001, less patches that change nothing.
+    gradients = 1 + 4 + 101 + (1 + 2 * 101) + (1 + 2 * 200)
+    assert all(1000 < spent - gradients <= 5001 for spent in victim.forwards.tolist())
     assert victim.backwards.tolist() == [101 + 2 * 101 + 2 * 100] * 2
     assert not victim.spread
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from attack_models import Recorder, affine, attacked, cnn, unboxed
+from attack_models import Affine, Recorder, affine, attacked, cnn, unboxed
 
 from robustkit.attacks import square
 from robustkit.attacks.patches import (
@@ -219,6 +219,23 @@ def test_looking_ahead_changes_nothing(norm: Norm, monkeypatch: pytest.MonkeyPat
     assert all(torch.equal(x_adv, found[0][: len(x_adv)]) for x_adv in found)
     assert all(torch.equal(spent, passes[0][: len(spent)]) for spent in passes)
     assert passes[0].max() == 61 and passes[0].min() < 61
+
+
+def test_a_patch_that_changes_nothing_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: one pixel, worth less the darker it is, is asked at the end where it is not."""
+    threat, queries = ThreatModel("linf", 0.125), 40
+    x, y = torch.full((9, 1, 1, 1), 0.75), torch.zeros(9, dtype=torch.long)
+    patches = PATCHES["linf"](x, threat, PointRng(0, "square", torch.arange(9)), queries, 0.8)
+    dark, expected = patches.start(x).flatten() < 0.75, torch.ones(9)
+    assert dark.any() and not dark.all()
+    for bright in (patches.ends.flatten() > 0).tolist():
+        expected += dark == bright
+        dark |= not bright
+    for few in (1, 64):
+        monkeypatch.setattr(square, "ROWS", few)
+        model = Affine(2, torch.ones(1))
+        _, victim = attacked(Square(queries=queries), model, x, y, threat, drop=False)
+        assert torch.equal(victim.forwards, expected)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -22,7 +22,8 @@ class Square(Attack):
 
     The schedule is not scaled to the number of queries, and all points share a patch's place. In l1
     patches are those of Croce and Hein 2021 (2103.01208). Few points try several patches ahead, as
-    if none helped, and go on behind the first that does: the search is that of one patch a pass.
+    if none helped, and go on behind the first that does: the search is that of one patch a pass. A
+    patch that would change nothing is not asked.
     """
 
     name = "square"
@@ -58,18 +59,36 @@ class Square(Attack):
             turns = turn.unsqueeze(1) + torch.arange(ahead, device=x.device)
             due = turns < self.queries
             proposed = patches.propose(x, x_adv, turns.where(due, 0), rows)
-            each = rows.repeat_interleave(ahead)
-            answers = victim(proposed.flatten(0, 1), each)
-            losses = self._objective(search, answers, each).view_as(turns)
-            better = due & (losses > best.unsqueeze(1))
+            # A patch that changes nothing, as where all pixels are at that end, cannot help.
+            asked = due & (proposed != x_adv.unsqueeze(1)).flatten(2).any(2)
+            answers, losses = self._answers(search, proposed, asked, rows, logits, best)
+            better = losses > best.unsqueeze(1)
             helped, first = better.any(1), better.int().argmax(1)
             at = (torch.arange(len(rows), device=x.device), first)
             x_adv = proposed[at].where(per_point(helped, x), x_adv)
-            logits = answers.unflatten(0, (-1, ahead))[at].where(helped.unsqueeze(1), logits)
+            logits = answers[at].where(helped.unsqueeze(1), logits)
             best = losses[at].where(helped, best)
             used = (first + 1).where(helped, due.sum(1))
-            victim.void(ahead - used, rows)
+            victim.void((asked & (turns >= (turn + used).unsqueeze(1))).sum(1), rows)
             turn = turn + used
+
+    def _answers(
+        self,
+        search: Search,
+        proposed: Tensor,
+        asked: Tensor,
+        rows: Tensor,
+        logits: Tensor,
+        best: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Give logits (M, K, classes) and objective (M, K); where nothing is asked, those known."""
+        answers = logits.unsqueeze(1).repeat(1, asked.shape[1], 1)
+        losses = best.unsqueeze(1).repeat(1, asked.shape[1])
+        if bool(asked.any()):
+            each = rows.repeat_interleave(asked.sum(1))
+            seen = search.victim(proposed[asked], each)
+            answers[asked], losses[asked] = seen, self._objective(search, seen, each)
+        return answers, losses
 
     @staticmethod
     def _objective(search: Search, logits: Tensor, rows: Tensor) -> Tensor:
