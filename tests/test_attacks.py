@@ -175,7 +175,8 @@ def test_evaluation_stops_at_success_and_training_does_not(attack: Attack) -> No
     assert not dropping.spread and not full.spread
     assert ((dropping.forwards > 1) & (dropping.forwards < 4)).any()
     assert (dropping.forwards <= full.forwards).all()
-    assert (full.forwards == full.forwards[0]).all()
+    # Of patches, only those that change something are asked.
+    assert attack.name == "square" or (full.forwards == full.forwards[0]).all()
     if attack.name == "square":
         assert not full.backwards.any()
 
@@ -184,7 +185,7 @@ def test_square_never_asks_for_a_gradient() -> None:
     model, x, y = cnn()
     x_adv, victim = attacked(Square(queries=20), model, x, y, ThreatModel("linf", 0.01), drop=False)
     assert not victim.backwards.any() and not x_adv.requires_grad
-    assert (victim.forwards == 21).all()
+    assert (victim.forwards <= 21).all() and (victim.forwards == 21).any()
 
 
 def test_pgd_in_training_gives_its_last_point() -> None:

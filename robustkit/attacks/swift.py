@@ -19,18 +19,20 @@ from robustkit.threat import ThreatModel
 
 AWAY: dict[str, tuple[APGD, ...]] = {
     "linf": (APGDCE(steps=50),),
-    "l2": (APGDCE(steps=50),),
+    "l2": (APGDCE(steps=20), APGDCE(steps=20, shrink=True), APGDCE(steps=50, shrink=True)),
     "l1": (APGDCE(steps=20), APGDCE(steps=20, shrink=True), APGDCE(steps=50, shrink=True)),
 }
-"""The searches of every point, away from its class."""
+"""The searches of every point, away from its class; in l2 and l1 shrinking balls break more."""
 TOWARDS: dict[str, APGD] = {
     "linf": APGDCE(steps=100),
-    "l2": APGDCE(steps=100),
+    "l2": APGDCE(steps=50, shrink=True),
     "l1": APGDCE(steps=50, shrink=True),
 }
 """Each later search, towards one other class."""
 WORTH = (0.25, 0.2, 0.15, 0.1, 0.05, 0.05, 0.05, 0.05)
 """The share of its clean margin that a point may have left to be searched so once more."""
+NEAREST = 3
+"""How many other classes the searches go to in turn."""
 SHARP = 5.0
 """The clean margin to which logits are scaled before the cross-entropy, which is blind at 20."""
 TRIAL = APGDCE(steps=10)
@@ -120,7 +122,7 @@ class Climbs(Attack):
             climb.run(search, away, threat, drawn(threat, rng, x.shape[1:], ("away", turn)))
         targets = wanted.unsqueeze(1)
         if target is None:
-            targets = ranked_targets(search.logits, search.label, len(WORTH))
+            targets = ranked_targets(search.logits, search.label, NEAREST)
         for turn, worth in enumerate(WORTH[: self.searches]):
             search.over |= search.margin / search.clean > worth
             to = targets[:, turn % targets.shape[1]]
