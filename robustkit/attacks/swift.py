@@ -17,16 +17,17 @@ from robustkit.interfaces import Attack, Rng, Spent, Victim
 from robustkit.losses.margin import lead, margin
 from robustkit.threat import ThreatModel
 
+SHRINKING = (APGDCE(steps=20), APGDCE(steps=20, shrink=True), APGDCE(steps=50, shrink=True))
 AWAY: dict[str, tuple[APGD, ...]] = {
     "linf": (APGDCE(steps=50),),
-    "l2": (APGDCE(steps=20), APGDCE(steps=20, shrink=True), APGDCE(steps=50, shrink=True)),
-    "l1": (APGDCE(steps=20), APGDCE(steps=20, shrink=True), APGDCE(steps=50, shrink=True)),
+    "l2": SHRINKING,
+    "l1": SHRINKING,
 }
 """The searches of every point, away from its class; in l2 and l1 shrinking balls break more."""
 TOWARDS: dict[str, APGD] = {
     "linf": APGDCE(steps=100),
-    "l2": APGDCE(steps=50, shrink=True),
-    "l1": APGDCE(steps=50, shrink=True),
+    "l2": SHRINKING[-1],
+    "l1": SHRINKING[-1],
 }
 """Each later search, towards one other class."""
 WORTH = (0.25, 0.2, 0.15, 0.1, 0.05, 0.05, 0.05, 0.05)
