@@ -122,7 +122,7 @@ class EvalProgress(Bars):
     def __init__(self) -> None:
         super().__init__()
         self._tasks: dict[str, TaskID] = {}
-        self._part = ""
+        self._part = self._line = self._said = ""
 
     def update(self, attack: str, part: str, done: int, total: int, bound: float) -> None:
         """Hear that `done` of `total` units of an attack are done, and at most `bound` robust."""
@@ -132,6 +132,14 @@ class EvalProgress(Bars):
         if attack not in self._tasks:
             self._tasks[attack] = self.bars.add_task(attack, total=total, status=status)
         self.bars.update(self._tasks[attack], completed=done, total=total, status=status)
-        if not self.console.is_terminal and part != self._part:
-            self._part = part
-            self.note(f"{attack}: {status}")
+        if not self.console.is_terminal:
+            if part != self._part:
+                self._say(self._line)  # what the part before has left
+            self._part, self._line = part, f"{attack}: {status}"
+            if done == total:
+                self._say(self._line)
+
+    def _say(self, line: str) -> None:
+        if line != self._said:
+            self.note(line)
+            self._said = line
