@@ -277,7 +277,7 @@ def table() -> str:
         " our first row, round by round. `over its limit` is processor time over what its own"
         " passes cost in batches of 128. Memory is the peak of the first process above what it held"
         " after an attack on two points, which is not timed. `differ` counts verdicts that are not"
-        " ours.",
+        " ours. [Why ours is not faster yet](attacks-why.md).",
     ]
     for file in sorted(RESULTS.glob("attacks-*.json")):
         found = json.loads(file.read_text("utf-8"))
