@@ -157,7 +157,8 @@ def test_square_with_few_queries_says_what_they_bought(tmp_path: Path) -> None:
     assert "Robust accuracy in % by queries (linf 0.2) on 30 points" in done.stdout
     ((record, points),) = RunFolder(tmp_path / "run").results()
     (found,) = spent(read(RunFolder(tmp_path / "run")).evaluations)
-    assert points.forwards.max() == 61  # the start, and each query
-    assert (points.forwards[points.broken_by >= 0] < 61).any()
+    # The start, and each patch that changes something.
+    assert 31 < points.forwards.max() <= 61
+    assert points.forwards[points.broken_by >= 0].min() < 31
     assert found.columns[0].robust(61) == record.robust
     assert found.columns[0].robust(0).count == record.clean.count
