@@ -169,23 +169,23 @@ def test_targeted_mode_reaches_the_target(attack: Attack, classes: int, norm: No
 )
 def test_evaluation_stops_at_success_and_training_does_not(attack: Attack) -> None:
     model, x, y = cnn()
-    threat = ThreatModel("linf", 0.15)
+    # In linf a patch may change nothing, and then it is not asked.
+    threat = ThreatModel("l2", 1.0) if attack.name == "square" else ThreatModel("linf", 0.15)
     _, dropping = attacked(attack, model, x, y, threat)
     _, full = attacked(attack, model, x, y, threat, drop=False)
     assert not dropping.spread and not full.spread
     assert ((dropping.forwards > 1) & (dropping.forwards < 4)).any()
     assert (dropping.forwards <= full.forwards).all()
-    # Of patches, only those that change something are asked.
-    assert attack.name == "square" or (full.forwards == full.forwards[0]).all()
+    assert (full.forwards == full.forwards[0]).all()
     if attack.name == "square":
         assert not full.backwards.any()
 
 
 def test_square_never_asks_for_a_gradient() -> None:
     model, x, y = cnn()
-    x_adv, victim = attacked(Square(queries=20), model, x, y, ThreatModel("linf", 0.01), drop=False)
+    x_adv, victim = attacked(Square(queries=20), model, x, y, ThreatModel("l2", 0.1), drop=False)
     assert not victim.backwards.any() and not x_adv.requires_grad
-    assert (victim.forwards <= 21).all() and (victim.forwards == 21).any()
+    assert (victim.forwards == 21).all()
 
 
 def test_pgd_in_training_gives_its_last_point() -> None:

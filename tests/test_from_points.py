@@ -150,15 +150,14 @@ def test_eval_of_the_smallest_perturbations_agrees_with_runs_at_an_eps(tmp_path:
 
 
 def test_square_with_few_queries_says_what_they_bought(tmp_path: Path) -> None:
-    out = ["--out", str(tmp_path / "run"), "--limit", "30", "--norm", "linf", "--eps", "0.2"]
+    out = ["--out", str(tmp_path / "run"), "--limit", "30", "--norm", "l2", "--eps", "1.2"]
     few = ["--attack", "square", "--set", "square.queries=60"]
     done = CliRunner().invoke(app, ["eval", "zoo:digits-policy-gradient", *few, *out])
     assert done.exit_code == 0, done.output
-    assert "Robust accuracy in % by queries (linf 0.2) on 30 points" in done.stdout
+    assert "Robust accuracy in % by queries (l2 1.2) on 30 points" in done.stdout
     ((record, points),) = RunFolder(tmp_path / "run").results()
     (found,) = spent(read(RunFolder(tmp_path / "run")).evaluations)
-    # The start, and each patch that changes something.
-    assert 31 < points.forwards.max() <= 61
-    assert points.forwards[points.broken_by >= 0].min() < 31
+    assert points.forwards.max() == 61  # the start, and each query
+    assert (points.forwards[points.broken_by >= 0] < 61).any()
     assert found.columns[0].robust(61) == record.robust
     assert found.columns[0].robust(0).count == record.clean.count
