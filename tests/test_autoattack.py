@@ -11,6 +11,7 @@ from robustkit.attacks.apgd import APGDTargeted
 from robustkit.attacks.autoattack import AutoAttack
 from robustkit.attacks.pgd import PGD
 from robustkit.attacks.search import Among
+from robustkit.attacks.square import Square
 from robustkit.engine.victim import CountingVictim
 from robustkit.interfaces import Attack
 from robustkit.threat import Norm, ThreatModel
