@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import RESULTS, commit, device_name
 from torch import Tensor, nn
 
 from robustkit.attacks.autoattack import AutoAttack
@@ -32,7 +32,6 @@ from robustkit.engine.victim import CountingVictim, frozen
 from robustkit.interfaces import Attack
 from robustkit.threat import ThreatModel, parse_eps, parse_norm
 
-RESULTS = Path(__file__).parent / "results"
 CLASSES = {"mnist-lenet-at": "LeNet", "cifar10-resnet18w16-at": "ResNet18"}
 
 
@@ -152,8 +151,9 @@ def run(reference: Path, data: Path, name: str, seed: int) -> dict[str, Any]:
         "threat": str(threat),
         "n": len(x),
         "seed": seed,
-        "device": f"cpu, 1 thread, {platform.machine()}",
+        "device": device_name(torch.device("cpu"), 1),
         "torch": torch.__version__,
+        "commit": commit(),
         "seconds": seconds,
         **found,
     }
@@ -193,8 +193,9 @@ def table(reference: Path) -> None:
         "",
         "| model, threat | points | agreed | differ | robust %: ours | reference "
         "| they always break, we never | we always break, they never "
-        "| CPU seconds: ours | reference | forward, backward passes a point | device, torch |",
-        "|---" * 12 + "|",
+        "| CPU seconds: ours | reference | forward, backward passes a point | device, torch "
+        "| commit |",
+        "|---" * 13 + "|",
     ]
     for name in names:
         ours, theirs = our_runs(name), reference_runs(reference, name)
@@ -216,6 +217,7 @@ def table(reference: Path) -> None:
             " / ".join(f"{run['seconds_1_thread']:.0f}" for run in theirs),
             ", ".join(passes),
             f"{ours[0]['device']}, {ours[0]['torch']}",
+            " / ".join(run["commit"] for run in ours),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += contested_table()
@@ -239,7 +241,7 @@ def contested_table() -> list[str]:
         first, last = record["seeds"]
         lines += [
             "",
-            f"{record['name']}, {last - first + 1} seeds each",
+            f"{record['name']}, {last - first + 1} seeds each; commit {record['commit']}",
             "",
             "| point | " + " | ".join(ours["share"]) + " | robust points |",
             "|---" * (len(ours["share"]) + 2) + "|",

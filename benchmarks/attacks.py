@@ -35,8 +35,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from agreement import RESULTS, load_model, load_points, reference_runs, threat_of
+from agreement import load_model, load_points, reference_runs, threat_of
 from attacks_peers import PEERS, STEPS
+from common import RESULTS, commit, device_name
 from torch import Tensor, nn
 
 ATTACKS = ("autoattack", "apgd-ce", "pgd")
@@ -216,9 +217,6 @@ def spawn(options: argparse.Namespace, contender: str, path: str) -> dict[str, A
 
 def run(options: argparse.Namespace) -> None:
     """Let all contenders take turns, and write what was found."""
-    # Processes that attack import this file again, and must not wait for what only this needs.
-    from step import commit, device_name
-
     named = dict(peer.partition("=")[::2] for peer in options.peer)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in [*options.ours, *named]}
     for turn in range(options.rounds):
@@ -236,7 +234,7 @@ def run(options: argparse.Namespace) -> None:
         "device": device_name(torch.device("cpu"), 1),
         "torch": torch.__version__,
         "art": importlib.metadata.version("adversarial-robustness-toolbox"),
-        "commit": commit(Path(__file__).parent),
+        "commit": commit(),
         "peers": {peer: commit(Path(path.split(os.pathsep)[0])) for peer, path in checkouts},
         "contenders": {name: summary(runs, found[options.ours[0]]) for name, runs in found.items()},
     }

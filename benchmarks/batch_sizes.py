@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from agreement import RESULTS, load_model, load_points, reference_runs, threat_of
+from agreement import load_model, load_points, reference_runs, threat_of
+from common import RESULTS
 
 from robustkit.arrays import EvalPoints
 from robustkit.attacks.autoattack import AutoAttack

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from agreement import RESULTS, load_model, load_points, our_runs, reference_runs, threat_of
+from agreement import load_model, load_points, our_runs, reference_runs, threat_of
+from common import RESULTS, commit
 from torch import Tensor, nn
 
 from robustkit.attacks.apgd import APGDCE, APGDTargeted
@@ -101,6 +102,7 @@ def main() -> None:
         "name": given.name,
         "seeds": [seeds.start, seeds.stop - 1],
         "torch": torch.__version__,
+        "commit": commit(),
         "robust": {
             side: {
                 "points": round(robust.sum(1).mean(), 2),

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from step import RESULTS, commit, device_name
+from common import RESULTS, commit, device_name
 from torch import Tensor, nn, optim
 
 from robustkit.engine.device import pick_device
@@ -166,7 +166,7 @@ def run(given: argparse.Namespace) -> None:
         "steps": given.steps,
         "device": device_name(device, given.threads),
         "torch": torch.__version__,
-        "commit": commit(Path(__file__).parent),
+        "commit": commit(),
         "seconds": measure(given),
     }
     file = RESULTS / f"dcgan-{device.type}-{given.batch}.json"

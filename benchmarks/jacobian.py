@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from common import RESULTS, commit
 from robustkit_plugins.learning_with_adversary.attacks import _slopes
 from robustkit_plugins.learning_with_adversary.softmax import log_odds_weights, rival_weights
 from torch import Tensor, nn
@@ -27,7 +26,6 @@ from robustkit.engine.device import keep_memory, pick_device
 from robustkit.engine.provenance import device_name
 from robustkit.engine.victim import frozen
 
-RESULTS = Path(__file__).parent / "results"
 MODELS = {
     "mlp (784-1000-1000)": ({"name": "mlp"}, (1, 28, 28), 10),
     "lenet5": ({"name": "lenet5"}, (1, 28, 28), 10),
@@ -102,9 +100,6 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     device = pick_device(options.device)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     head = (
         "batched s",
         "separate s",
@@ -118,7 +113,7 @@ def main() -> None:
         "",
         f"{options.batch} random images, fresh weights, seed 0; seconds are medians of"
         f" {options.rounds} rounds, taking turns; on a processor its own seconds."
-        f" {device_name(device)}, 1 thread; torch {torch.__version__}, robustkit {commit}.",
+        f" {device_name(device)}, 1 thread; torch {torch.__version__}, robustkit {commit()}.",
         "",
         f"| | {' | '.join(head)} |",
         "|" + "---|" * (1 + len(head)),

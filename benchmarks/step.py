@@ -16,9 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from common import RESULTS, commit, device_name
 from step_peers import DECAY, EPS, LR, MOMENTUM, STEP_SIZE, STEPS, Step, mair, robust_overfitting
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -39,7 +38,6 @@ from robustkit.engine.victim import frozen
 from robustkit.interfaces import Batch, Clock, Dataset, Images
 from robustkit.records import RunFolder
 
-RESULTS = Path(__file__).parent / "results"
 SHAPE = (3, 32, 32)
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 PEERS = ("MAIR", "robust_overfitting")
@@ -193,7 +191,7 @@ def run(given: argparse.Namespace) -> None:
         "device": device_name(device, given.threads),
         "torch": torch.__version__,
         "commits": {
-            "robustkit": commit(Path(__file__).parent),
+            "robustkit": commit(),
             "MAIR": commit(given.mair),
             "robust_overfitting": commit(given.robust_overfitting),
         },
@@ -201,20 +199,6 @@ def run(given: argparse.Namespace) -> None:
     }
     file = RESULTS / f"step-{device.type}-{given.mode}-{given.batch}.json"
     file.write_text(json.dumps(record, indent=1).replace("\n    ", " ") + "\n", "utf-8")
-
-
-def device_name(device: torch.device, threads: int) -> str:
-    """Say what computes."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"cpu ({platform.machine()}, {capability}), threads: {threads}"
-
-
-def commit(checkout: Path) -> str:
-    """Give the commit of a checkout."""
-    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def table() -> None:

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from agreement import RESULTS, load_model, load_points, our_runs, reference_runs, threat_of
+from agreement import load_model, load_points, our_runs, reference_runs, threat_of
 from agreement import verdicts_of as judged
+from common import RESULTS, commit, device_name
 from torch import Tensor
 
 from robustkit.arrays import EvalPoints
@@ -94,8 +94,9 @@ def run(reference: Path, data: Path, name: str, seed: int, like: Path | None) ->
         "name": name,
         "n": len(x),
         "seed": seed,
-        "device": f"cpu, 1 thread, {platform.machine()}",
+        "device": device_name(torch.device("cpu"), 1),
         "torch": torch.__version__,
+        "commit": commit(),
         "seconds": seconds,
         "robust": found["robust"],
         "passes": passes(list(found["parts"].values()), len(x), COST[name.split(".")[0]]),
