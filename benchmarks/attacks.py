@@ -11,8 +11,9 @@ contender may be given as NAME@THREADS; ours as ours@2 has two processes of one 
 
 A run's limit is what its own passes cost in batches of 128: forward passes as such, and those that
 went backward as measured with their backward. Each attacks two points before it is timed, so that
-imports don't count; memory is the first process's peak above what it held then. The processor time
-of several processes of ours is not known. Results go to benchmarks/results/.
+imports don't count, nor those of the server of our processes, which `robustkit eval` starts while
+it imports torch itself; memory is the first process's peak above what it held then. The processor
+time of several processes of ours is not known. Results go to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -170,12 +171,13 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
                 return ours(attack, processes, rebuild, x, y, eps)
             return theirs(name, attack, model, x, y, eps)
 
-    attack("pgd" if "pgd" in PEERS.get(name, PEERS["art"])[1] else "apgd-ce", x[:2], y[:2], 1)
+    count = int(threads or 1)
+    attack("pgd" if "pgd" in PEERS.get(name, PEERS["art"])[1] else "apgd-ce", x[:2], y[:2], count)
     held = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     began = time.perf_counter()
-    result = attack(options.attack, x, y, int(threads or 1))
+    result = attack(options.attack, x, y, count)
     result["wall"] = time.perf_counter() - began
     after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     result["cpu"] = sum(

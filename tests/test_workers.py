@@ -37,9 +37,11 @@ from eval_parts import (
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from typer.testing import CliRunner
 
 from robustkit.arrays import Gallery
-from robustkit.engine import blocks, workers
+from robustkit.cli import app
+from robustkit.engine import blocks, server, workers
 from robustkit.engine.craft import craft
 from robustkit.engine.workers import share
 from robustkit.errors import BadValueError, BrokenPluginError, RobustkitError
@@ -52,7 +54,7 @@ LINF = ThreatModel("linf", 0.004)
 @pytest.fixture(autouse=True)
 def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start quickly; how they start in earnest, the command's own tests show."""
-    monkeypatch.setattr(workers, "START", "fork")
+    monkeypatch.setattr(server, "START", "fork")
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +275,7 @@ def test_ctrl_c_is_heard_while_processes_start(monkeypatch: pytest.MonkeyPatch) 
     def serve() -> None:
         heard.append(signal.getsignal(signal.SIGINT))
 
-    monkeypatch.setattr(workers, "START", workers.SERVER)
+    monkeypatch.setattr(server, "START", server.SERVER)
     monkeypatch.setattr("multiprocessing.forkserver.ensure_running", serve)
     monkeypatch.setattr(workers._Worker, "start", start)
     before = signal.getsignal(signal.SIGINT)
@@ -284,3 +286,19 @@ def test_ctrl_c_is_heard_while_processes_start(monkeypatch: pytest.MonkeyPatch) 
     ):
         w._start(quick=False)
     assert heard == [signal.SIG_IGN, before]
+
+
+@pytest.mark.parametrize("command", ["eval", "attack"])
+def test_a_command_starts_the_server_first_where_it_needs_one(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(server, "ready", lambda: begun.append(command))
+    for processes in ("1", "2"):
+        CliRunner().invoke(app, [command, "nowhere.pt", "--processes", processes])
+        assert begun == [command] * (int(processes) - 1)
+
+
+def test_the_server_is_asked_for_without_torch() -> None:
+    code = "import sys, robustkit.engine.server; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

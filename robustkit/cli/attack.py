@@ -10,6 +10,7 @@ import typer
 from robustkit.cli import options
 from robustkit.cli.evaluate import threats_of
 from robustkit.cli.sources import build_attacks, given_by, load
+from robustkit.engine import server
 from robustkit.errors import BadValueError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def attack(
     Every test point is attacked, also those that the model gets wrong, and the search goes on where
     the model is fooled already: for others that makes the images stronger.
     """
+    if processes > 1:
+        server.ready()
     from robustkit.cli.show import EvalProgress
     from robustkit.engine.craft import craft
     from robustkit.engine.identity import hash_module

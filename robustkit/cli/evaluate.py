@@ -10,6 +10,7 @@ import typer
 
 from robustkit.cli import costs, fixed, options
 from robustkit.cli.sources import TestPart, build_attacks, find_model, given_by, load
+from robustkit.engine import server
 from robustkit.errors import BadValueError
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def evaluate(
     from robustkit.records import RunFolder
     from robustkit.report import collect, terminal
 
+    if processes > 1:
+        server.ready()
     limits = options.limits(budget, precision)
     if shown and limits.set:
         raise BadValueError("--budget and --precision are for attacks; --from shows all of a set")

@@ -5,20 +5,18 @@ from __future__ import annotations
 import io
 import multiprocessing
 import pickle
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robustkit.engine import server
 from robustkit.engine.attacking import Attacker, Block, Found
 from robustkit.engine.identity import hash_module
 from robustkit.engine.probe import PROBED
@@ -28,10 +26,6 @@ from robustkit.errors import BadValueError, BrokenPluginError, RobustkitError
 from robustkit.interfaces import Attack
 
 Rebuild = Callable[[], nn.Module]
-SERVER = "forkserver"
-START = SERVER if SERVER in multiprocessing.get_all_start_methods() else "spawn"
-"""How processes start: forked ones would inherit threads and CUDA's state, and spawned ones import
-torch each, for seconds; a server imports it once for all."""
 FEWEST = 64
 """Points that are dealt at a time, at least: of fewer, each costs more."""
 TURNS = 3
@@ -139,14 +133,9 @@ class Workers:
         """Begin the processes, each with the model, where they have not begun."""
         if self._crew:
             return
-        alone: AbstractContextManager[None] = _left_alone()
-        if START == SERVER:
-            with alone:
-                multiprocessing.get_context(SERVER).set_forkserver_preload([work.__module__])
-                forkserver.ensure_running()
-            # Processes are deaf to Ctrl-C as the server is; this one, which waits for it, is not.
-            alone = nullcontext()
-        with alone:
+        server.ready()
+        # What the server forks is deaf to Ctrl-C as it is; this one, which waits for it, is not.
+        with nullcontext() if server.START == server.SERVER else server.left_alone():
             for device in self.devices:
                 self._crew.append(_Worker.start(device))
         first = pickle.dumps((self._source, self.hash, self.x.cpu() if quick else None))
@@ -169,7 +158,7 @@ class _Worker:
 
     @classmethod
     def start(cls, device: torch.device) -> _Worker:
-        context: Any = multiprocessing.get_context(START)
+        context: Any = multiprocessing.get_context(server.START)
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs, device), daemon=True)
         process.start()
@@ -211,20 +200,6 @@ def share(n: int, processes: int, batch_size: int) -> int:
         return batch_size
     turns = min(TURNS, max(1, n // (FEWEST * processes)))
     return min(batch_size, -(-n // (turns * processes)))
-
-
-@contextmanager
-def _left_alone() -> Iterator[None]:
-    """Keep Ctrl-C from processes that start here: it reaches all of a terminal's, and this ends
-    the others."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Pickler(pickle.Pickler):
