@@ -125,6 +125,10 @@ class Victim(Protocol):
         """Hear which of the call's points a clock stopped the search of."""
         ...
 
+    def most(self, x: Tensor) -> int:
+        """Say how many images like those of `x` fill a pass: more take memory, and save no time."""
+        ...
+
 
 @dataclass(frozen=True)
 class At:

@@ -17,6 +17,7 @@ from robustkit.analysis.statistics import rate
 from robustkit.data.images import ArrayImages
 from robustkit.engine import checks
 from robustkit.engine.probe import probe
+from robustkit.engine.verdict import CHUNK
 from robustkit.errors import BadValueError
 from robustkit.records import EvalRecord, PartRecord, Provenance, Threat
 from robustkit.threat import ThreatModel
@@ -54,6 +55,16 @@ def warnings_of(model: nn.Module, classes: Sequence[str] = CLASSES) -> tuple[str
     images = linear_images(Linear(), n=60)
     x = images.take(torch.arange(60)).float() / 255
     return probe(model.eval(), x, images.labels, classes, seed=0).warnings
+
+
+def test_a_model_is_probed_on_few_images_at_once() -> None:
+    """The graph of one that is large would take more memory than its attacks."""
+    shown: list[int] = []
+    model = Wrapped(before=lambda x: shown.append(len(x)) or x)
+    images = linear_images(Linear(), n=CHUNK + 10)
+    x = images.take(torch.arange(len(images))).float() / 255
+    assert probe(model.eval(), x, images.labels, CLASSES, seed=0).warnings == ()
+    assert sorted(set(shown)) == [10, CHUNK // 2, CHUNK]
 
 
 def test_a_sound_model_is_not_warned_of() -> None:
@@ -236,6 +247,10 @@ def record(
         (record("fgsm", 0.1, 400, 1), record("pgd", 0.1, 303, 10), False),
         (record("fgsm", 0.2, 300, 1), record("pgd", 0.1, 400, 10), False),
         (record("square", 0.1, 300, 0), record("pgd", 0.1, 400, 10), False),
+        (record("swift", 0.1, 300, 9), record("autoattack", 0.1, 311, 10), True),
+        (record("swift", 0.1, 300, 9), record("autoattack", 0.1, 310, 10), False),
+        (record("autoattack", 0.1, 300, 9), record("swift", 0.1, 400, 10), False),
+        (record("swift", 0.1, 300, 9), record("autoattack", 0.1, 400, 10, norm="l2"), False),
         (record("pgd", 0.1, 300, 9), record("pgd", 0.2, 303, 9), True),
         (record("pgd", 0.1, 300, 9), record("pgd", 0.2, 302, 9), False),
         (record("pgd", 0.1, 300, 9), record("pgd", 0.2, 400, 9, norm="l2"), False),

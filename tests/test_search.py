@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from robustkit.attacks.apgd import APGDCE
 from robustkit.attacks.pgd import PGD
 from robustkit.attacks.search import Search, Together
-from robustkit.engine.victim import CountingVictim
+from robustkit.engine import victim as engine
+from robustkit.engine.rng import PointRng
+from robustkit.engine.victim import SMALLEST, CountingVictim, frozen
 from robustkit.threat import ThreatModel
 
 THREAT = ThreatModel("linf", 0.1)
@@ -54,3 +58,36 @@ def test_without_an_end_the_strongest_proposal_is_kept() -> None:
     together.offer(proposals, torch.tensor([5.0, 1.0]), none, torch.tensor([0, 1]))
     together.conclude()
     assert torch.equal(whole.x_adv[1], proposals[0]) and whole.rows.tolist() == [0, 1]
+
+
+class Largest(nn.Module):
+    """A network that remembers how many images it was shown at once, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.most = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh()), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.most = max(self.most, len(x))
+        logits: Tensor = self.net(x)
+        return logits
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_more_points_than_fill_a_pass_are_asked_in_even_parts(
+    training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph of all takes memory; in training mode a batch is a batch."""
+    x, y = torch.rand(20, 1, 8, 8), torch.arange(20) % 8
+    found = []
+    for values, most in ((20 * 64, 20), (9 * 64, 20 if training else 7)):
+        monkeypatch.setattr(engine, "VALUES", values)
+        model = Largest()
+        with frozen(model, training=training):
+            victim = CountingVictim(model, 20, torch.device("cpu"), drop=False)
+            rng = PointRng(0, "apgd-ce", torch.arange(20))
+            found.append(APGDCE(steps=5).perturb(victim, x, y, ThreatModel("linf", 0.1), rng))
+        assert model.most == max(most, SMALLEST)
+        assert victim.forwards.tolist() == victim.backwards.tolist() == [6] * 20
+    assert torch.equal(*found)

@@ -28,6 +28,9 @@ class Costly:
     def late(self, rows: Tensor) -> None:
         self.victim.late(rows)
 
+    def most(self, x: Tensor) -> int:
+        return self.victim.most(x)
+
 
 class WPGD(PGD):
     """PGD that ascends what an error costs; with a metric it goes on where a point is wrong.

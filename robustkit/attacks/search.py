@@ -114,7 +114,19 @@ class Search:
     def ascent(
         self, x_adv: Tensor, objective: Objective, rows: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the objective (M,), its gradient like `x_adv`, and the logits (M, classes)."""
+        """Give the objective (M,), its gradient like `x_adv`, and the logits (M, classes).
+
+        Of more than fill a pass, so many even parts are asked: a graph takes memory.
+        """
+        passes = -(-len(rows) // self.victim.most(x_adv)) or 1
+        parts = zip(x_adv.tensor_split(passes), rows.tensor_split(passes), strict=True)
+        found = [self._ascent(some, objective, of) for some, of in parts]
+        value, gradient, logits = (torch.cat(each) for each in zip(*found, strict=True))
+        return value, gradient, logits
+
+    def _ascent(
+        self, x_adv: Tensor, objective: Objective, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             x_adv = x_adv.detach().requires_grad_()
             logits = self.victim(x_adv, rows)
@@ -140,6 +152,9 @@ class Among:
 
     def late(self, rows: Tensor) -> None:
         self.victim.late(self.among[rows])
+
+    def most(self, x: Tensor) -> int:
+        return self.victim.most(x)
 
 
 class Together(Search):

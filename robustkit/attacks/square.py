@@ -12,10 +12,9 @@ from robustkit.interfaces import Attack, Rng, Victim
 from robustkit.losses.margin import margin
 from robustkit.threat import ThreatModel, per_point
 
-ROWS, VALUES, AHEAD = 128, 100_000, 16
-"""Few points try several patches in a pass, to fill it up to so many rows, and on a processor to so
-many values of images, beyond which a row costs more; at most AHEAD each, for behind one that helps
-the rest are void."""
+ROWS, AHEAD = 128, 16
+"""Few points try several patches in a pass, to fill it up to so many rows; at most AHEAD each, for
+behind one that helps the rest are void."""
 
 
 class Square(Attack):
@@ -47,7 +46,7 @@ class Square(Attack):
         rows, x_adv = search.rows, patches.start(x)
         logits = victim(x_adv, rows)
         best, turn = self._objective(search, logits, rows), torch.zeros_like(rows)
-        full = min(ROWS, VALUES // x.shape[1:].numel()) if x.device.type == "cpu" else ROWS
+        full = min(ROWS, victim.most(x))
         while True:
             left = search.settle(x_adv, logits, rows)
             left = left[turn[left] < self.queries]

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from robustkit.engine import checks
-from robustkit.engine.verdict import ROUNDS, seeded
+from robustkit.engine.verdict import CHUNK, ROUNDS, seeded
 from robustkit.errors import BadValueError
+from robustkit.losses.margin import margin
 
 PROBED = 256
-"""Images that a model is probed on: the first of the order."""
+"""Images that a model is probed on, CHUNK at a time: the first of the order."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ def probe(model: nn.Module, x: Tensor, y: Tensor, classes: Sequence[str], seed: 
 
 @torch.no_grad()
 def _answer(model: nn.Module, x: Tensor, classes: Sequence[str], seed: int, turn: int) -> Tensor:
+    parts = x.split(CHUNK)
     try:
         with seeded(x.device, "probe", seed, turn):
-            logits = model(x)
+            answers = [model(part) for part in parts]
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -55,24 +57,32 @@ def _answer(model: nn.Module, x: Tensor, classes: Sequence[str], seed: int, turn
             f"the model fails on images of shape {tuple(x.shape[1:])}: "
             f"{type(error).__name__}: {reason}"
         ) from error
-    return checks.require_logits(logits, len(x), classes)
+    found = (
+        checks.require_logits(answer, len(part), classes)
+        for answer, part in zip(answers, parts, strict=True)
+    )
+    return torch.cat(list(found))
 
 
 def _depends_on_batch(
     model: nn.Module, x: Tensor, logits: Tensor, classes: Sequence[str], seed: int
 ) -> bool:
-    half = (len(x) + 1) // 2
+    half = (min(len(x), CHUNK) + 1) // 2
     return checks.differ(logits[:half], _answer(model, x[:half], classes, seed, 0))
 
 
 def _margin_gradient(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor | None:
     """Give the gradient of the label's lead over the next class: it does not saturate."""
+    gradients: list[Tensor] = []
     with torch.enable_grad(), seeded(x.device, "probe", seed, 0):
-        images = x.clone().requires_grad_()
-        logits = model(images)
-        if not logits.requires_grad:
-            return None
-        true = logits.gather(1, y.unsqueeze(1)).squeeze(1)
-        others = logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
-        (gradient,) = torch.autograd.grad((true - others).sum(), images, allow_unused=True)
-    return gradient
+        for part, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+            images = part.clone().requires_grad_()
+            logits = model(images)
+            if not logits.requires_grad:
+                return None
+            lead = -margin(logits, labels)
+            (gradient,) = torch.autograd.grad(lead.sum(), images, allow_unused=True)
+            if gradient is None:
+                return None
+            gradients.append(gradient)
+    return torch.cat(gradients)

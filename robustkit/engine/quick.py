@@ -15,6 +15,8 @@ from robustkit.engine.grey import with_grey
 LOGITS, GRADIENT = 1e-4, 1e-3
 """How far the rewritten model may be from the model, as a share of the largest logit, and of the
 gradient's length."""
+EXAMPLES = 32
+"""Images at which the two are compared, at most: a plain model's graph takes memory and time."""
 SIZES = (8, 13)
 """Batches, besides that of the example, at which the two are compared."""
 SURE = 0.9
@@ -42,11 +44,12 @@ def quickened(model: nn.Module, x: Tensor) -> nn.Module:
 
     Batch norm becomes part of the convolution before it, pooling comes before ReLU, channels lie
     last in memory, grey images get their gradient in blocks of pixels, and what needs no gradient
-    is a frozen program with fused kernels. `x` (N, C, H, W) are some images. The model itself is
-    given back wherever its code cannot be read as a graph (control flow, hooks, training mode,
-    compiled or scripted), on another device than the processor, and where logits or gradients of
-    the two differ. Verdicts are never of the rewriting.
+    is a frozen program with fused kernels. `x` (N, C, H, W) are some images; the first EXAMPLES
+    are looked at. The model itself is given back wherever its code cannot be read as a graph
+    (control flow, hooks, training mode, compiled or scripted), on another device than the
+    processor, and where logits or gradients of the two differ. Verdicts are never of the rewriting.
     """
+    x = x[:EXAMPLES]
     on_processor = all(tensor.device.type == "cpu" for tensor in (x, *model.parameters()))
     if not on_processor or x.dim() != 4 or any(map(_unreadable, model.modules())):
         return model

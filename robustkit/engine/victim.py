@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,9 @@ SMALLEST = 8
 attack amplifies: smaller calls are padded so that a verdict does not depend on the batch (but for
 models in training mode, whose batch statistics the padding would change)."""
 
+
+VALUES = 100_000
+"""Of images that fill a pass on a processor."""
 
 View = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -140,6 +144,16 @@ class CountingVictim:
     def late(self, rows: Tensor) -> None:
         """Hear which points a clock stopped the search of."""
         self.stopped[rows] = True
+
+    def most(self, x: Tensor) -> int:
+        """Say how many images like those of `x` fill a pass.
+
+        In training mode a batch is a batch, whose statistics are those of all; on a graphics card
+        its size is the user's choice.
+        """
+        if self.model.training or x.device.type != "cpu":
+            return sys.maxsize
+        return max(VALUES // x.shape[1:].numel(), SMALLEST)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from robustkit.engine import server
 from robustkit.engine.attacking import Attacker, Block, Found
 from robustkit.engine.identity import hash_module
-from robustkit.engine.probe import PROBED
+from robustkit.engine.quick import EXAMPLES
 from robustkit.engine.subject import Points
 from robustkit.engine.worker import MODEL, NOTE, SEARCHED, THREADS, reason, work
 from robustkit.errors import BadValueError, BrokenPluginError, RobustkitError
@@ -40,7 +40,7 @@ def hired(
     if len(devices) == 1:
         yield None
         return
-    with Workers(devices, model, rebuild, points.block(slice(0, PROBED)).x) as workers:
+    with Workers(devices, model, rebuild, points.block(slice(0, EXAMPLES)).x) as workers:
         yield workers
 
 
