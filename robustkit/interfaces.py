@@ -126,7 +126,7 @@ class Victim(Protocol):
         ...
 
     def most(self, x: Tensor) -> int:
-        """Say how many images like those of `x` fill a pass: more take memory, and save no time."""
+        """Say how many images like those of `x` fill a pass both ways: more save no time."""
         ...
 
 

@@ -25,8 +25,8 @@ attack amplifies: smaller calls are padded so that a verdict does not depend on 
 models in training mode, whose batch statistics the padding would change)."""
 
 
-VALUES = 100_000
-"""Of images that fill a pass on a processor."""
+VALUES = 50_000
+"""Of images that fill a pass forward and backward on a processor."""
 
 View = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -146,7 +146,7 @@ class CountingVictim:
         self.stopped[rows] = True
 
     def most(self, x: Tensor) -> int:
-        """Say how many images like those of `x` fill a pass.
+        """Say how many images like those of `x` fill a pass forward and backward.
 
         In training mode a batch is a batch, whose statistics are those of all; on a graphics card
         its size is the user's choice.
