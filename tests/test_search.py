@@ -74,18 +74,19 @@ class Largest(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 def test_more_points_than_fill_a_pass_are_asked_in_even_parts(
-    training: bool, monkeypatch: pytest.MonkeyPatch
+    whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A graph of all takes memory; in training mode a batch is a batch."""
+    """A graph of all takes memory; in training a batch is a batch."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     x, y = torch.rand(20, 1, 8, 8), torch.arange(20) % 8
     found = []
-    for values, most in ((20 * 64, 20), (9 * 64, 20 if training else 7)):
+    for values, most in ((20 * 64, 20), (9 * 64, 20 if whole else 7)):
         monkeypatch.setattr(engine, "VALUES", values)
         model = Largest()
-        with frozen(model, training=training):
-            victim = CountingVictim(model, 20, torch.device("cpu"), drop=False)
+        with frozen(model):
+            victim = CountingVictim(model, 20, torch.device("cpu"), drop=False, whole=whole)
             rng = PointRng(0, "apgd-ce", torch.arange(20))
             found.append(APGDCE(steps=5).perturb(victim, x, y, ThreatModel("linf", 0.1), rng))
         assert model.most == max(most, SMALLEST)

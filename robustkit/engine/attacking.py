@@ -144,8 +144,10 @@ class Attacker:
         x, y, ids, target = points.x, points.y, points.ids, points.target
         drop = not (self.crafting or math.isinf(self.threat.eps))
         view = None if self.threat.bits is None else quantised(self.threat, x)
+        # What a randomised model answers depends on the call.
+        whole = self.judge.rounds > 1
         victim = CountingVictim(
-            self.model, len(points), x.device, drop=drop, view=view, eot=self.eot
+            self.model, len(points), x.device, drop=drop, view=view, eot=self.eot, whole=whole
         )
         rng = PointRng(self.seed, part.name, ids)
         noise = seeded(x.device, self.seed, part.name, ids.tolist())

@@ -45,7 +45,7 @@ class TrainingKit:
     ) -> Tensor:
         """Attack every point to the end, and keep the result inside the threat."""
         threat = threat or self.threat
-        victim = CountingVictim(model, len(batch), batch.x.device, drop=False)
+        victim = CountingVictim(model, len(batch), batch.x.device, drop=False, whole=True)
         rng = self.rng(batch, clock, f"{attack.name} {name}".strip())
         y = batch.y if attack.soft else hard_labels(batch.y)
         with blamed(attack), quick_passes(model):

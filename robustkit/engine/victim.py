@@ -26,7 +26,7 @@ models in training mode, whose batch statistics the padding would change)."""
 
 
 VALUES = 50_000
-"""Of images that fill a pass forward and backward on a processor."""
+"""Of images that fill a pass forward and backward on a processor, for each of its threads."""
 
 View = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -78,7 +78,8 @@ class CountingVictim:
     points' searches ran out of time. `view` makes of images and their rows what the model is shown;
     gradients pass through it. Logits are the mean of `eot` passes: a gradient is that of the loss
     of the mean, where expectation over transformation in the sense of Athalye et al. 2018 (arXiv
-    1707.07397) takes that of the mean loss.
+    1707.07397) takes that of the mean loss. `whole` says that calls are not to be asked in parts: a
+    batch of training fits, and in training mode its statistics are those of all.
     """
 
     def __init__(
@@ -90,8 +91,9 @@ class CountingVictim:
         drop: bool,
         view: View | None = None,
         eot: int = 1,
+        whole: bool = False,
     ) -> None:
-        self.eot = eot
+        self.eot, self.whole = eot, whole
         self.model, self.drop, self.view, self.spread = model, drop, view, False
         self.forwards = torch.zeros(n, device=device)
         self.backwards = torch.zeros(n, device=device)
@@ -148,12 +150,11 @@ class CountingVictim:
     def most(self, x: Tensor) -> int:
         """Say how many images like those of `x` fill a pass forward and backward.
 
-        In training mode a batch is a batch, whose statistics are those of all; on a graphics card
-        its size is the user's choice.
+        On a graphics card that is the user's choice.
         """
-        if self.model.training or x.device.type != "cpu":
+        if self.whole or x.device.type != "cpu":
             return sys.maxsize
-        return max(VALUES // x.shape[1:].numel(), SMALLEST)
+        return max(VALUES * torch.get_num_threads() // x.shape[1:].numel(), SMALLEST)
 
 
 @contextmanager
