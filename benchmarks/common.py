@@ -21,5 +21,5 @@ def device_name(device: torch.device, threads: int) -> str:
 
 def commit(checkout: Path = RESULTS) -> str:
     """Give the commit of a checkout: robustkit's own, unless another is named."""
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
