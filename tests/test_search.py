@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attack_models import attacked
 from torch import Tensor, nn
 
-from robustkit.attacks.apgd import APGDCE
+from robustkit.attacks.apgd import APGDCE, APGDTargeted
+from robustkit.attacks.fab import FABTargeted
+from robustkit.attacks.fmn import FMN
 from robustkit.attacks.pgd import PGD
 from robustkit.attacks.search import Search, Together
 from robustkit.engine import victim as engine
 from robustkit.engine.rng import PointRng
 from robustkit.engine.victim import SMALLEST, CountingVictim, frozen
+from robustkit.interfaces import Attack
 from robustkit.threat import ThreatModel
 
 THREAT = ThreatModel("linf", 0.1)
@@ -92,3 +96,25 @@ def test_more_points_than_fill_a_pass_are_asked_in_even_parts(
         assert model.most == max(most, SMALLEST)
         assert victim.forwards.tolist() == victim.backwards.tolist() == [6] * 20
     assert torch.equal(*found)
+
+
+class Blind(nn.Module):
+    """A linear model out of the gradient's sight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x.detach())
+        return logits
+
+
+@pytest.mark.parametrize("attack", [PGD(), APGDCE(), APGDTargeted(), FABTargeted(steps=9), FMN()])
+def test_where_no_gradient_reaches_the_image_a_search_ends_without(attack: Attack) -> None:
+    """So that AutoAttack gets to the part that needs none."""
+    model, x, threat = Blind(), torch.rand(9, 1, 8, 8), ThreatModel("linf", 0.1)
+    x_adv, victim = attacked(attack, model, x, model(x).argmax(1), threat)
+    assert (threat.size(x_adv - x) <= threat.eps + threat.tolerance).all()
+    assert victim.forwards.min() > 0 and not victim.backwards.any()

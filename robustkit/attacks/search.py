@@ -116,7 +116,8 @@ class Search:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Give the objective (M,), its gradient like `x_adv`, and the logits (M, classes).
 
-        Of more than fill a pass, so many even parts are asked: a graph takes memory.
+        Of more than fill a pass, so many even parts are asked: a graph takes memory. Where no
+        gradient reaches the image, it is 0.
         """
         passes = -(-len(rows) // self.victim.most(x_adv)) or 1
         parts = zip(x_adv.tensor_split(passes), rows.tensor_split(passes), strict=True)
@@ -131,7 +132,9 @@ class Search:
             x_adv = x_adv.detach().requires_grad_()
             logits = self.victim(x_adv, rows)
             value = objective(logits, rows)
-            (gradient,) = torch.autograd.grad(value.sum(), x_adv)
+            gradient = torch.zeros_like(x_adv)
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(value.sum(), x_adv)
         return value.detach(), gradient, logits.detach()
 
 
