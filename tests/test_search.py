@@ -8,7 +8,8 @@ from attack_models import attacked
 from torch import Tensor, nn
 
 from robustkit.attacks.apgd import APGDCE, APGDTargeted
-from robustkit.attacks.fab import FABTargeted
+from robustkit.attacks.deepfool import DeepFool
+from robustkit.attacks.fab import FAB, FABTargeted
 from robustkit.attacks.fmn import FMN
 from robustkit.attacks.pgd import PGD
 from robustkit.attacks.search import Search, Together
@@ -111,7 +112,11 @@ class Blind(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("attack", [PGD(), APGDCE(), APGDTargeted(), FABTargeted(steps=9), FMN()])
+@pytest.mark.parametrize(
+    "attack",
+    [PGD(), APGDCE(), APGDTargeted(), FAB(steps=9), FABTargeted(steps=9), FMN(), DeepFool()],
+    ids=lambda attack: attack.name,
+)
 def test_where_no_gradient_reaches_the_image_a_search_ends_without(attack: Attack) -> None:
     """So that AutoAttack gets to the part that needs none."""
     model, x, threat = Blind(), torch.rand(9, 1, 8, 8), ThreatModel("linf", 0.1)

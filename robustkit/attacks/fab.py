@@ -115,6 +115,8 @@ def nearest_border(search: Search, threat: ThreatModel) -> Border:
             logits = search.victim(x_adv, rows)
         nearest = logits.new_full((len(y),), torch.inf)
         value, slope = torch.zeros_like(nearest), torch.zeros_like(x_adv)
+        if not logits.requires_grad:
+            return value, slope
         others = ranked_targets(logits.detach(), y, logits.shape[1]).unbind(1)
         for k, other in enumerate(others, 1):
             with torch.enable_grad():
