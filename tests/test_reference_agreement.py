@@ -5,7 +5,7 @@ ROBUSTKIT_REFERENCE names the folder of reference models and verdicts, ROBUSTKIT
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +20,10 @@ NAMES = ["mnist-lenet-at.linf-0.25", "mnist-lenet-at.l2-2.0"]
 
 @pytest.fixture(scope="module")
 def agreement() -> ModuleType:
-    file = Path(__file__).parent.parent / "benchmarks" / "agreement.py"
-    spec = importlib.util.spec_from_file_location("agreement", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    # As where it runs as a script: its neighbours are found by their names.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+        return importlib.import_module("agreement")
 
 
 def folder(variable: str) -> Path:
