@@ -38,10 +38,12 @@ from torch import Tensor, nn
 
 from robustkit.analysis.statistics import robust_at, worst_case
 from robustkit.arrays import Gallery
+from robustkit.attacks.pgd import PGD
 from robustkit.data.images import ArrayImages
-from robustkit.engine import attacking, blocks
+from robustkit.engine import attacking, blocks, victim
 from robustkit.engine.blocks import order
 from robustkit.engine.identity import hash_module
+from robustkit.engine.verdict import CHUNK
 from robustkit.errors import BadValueError, BrokenPluginError
 from robustkit.records import RunFolder
 from robustkit.threat import ThreatModel
@@ -377,6 +379,27 @@ def test_a_randomised_model_is_judged_over_more_passes(tmp_path: Path) -> None:
     assert record.judged_by == 10
     assert any("randomised" in line for line in record.warnings)
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("kind", [Linear, Noisy])
+def test_a_gradient_is_asked_in_parts_but_of_a_randomised_model(
+    kind: type[Linear], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it answers depends on the call. More threads fill more."""
+    shown: list[int] = []
+
+    class Watched(kind):  # type: ignore[valid-type, misc]
+        def forward(self, x: Tensor) -> Tensor:
+            if x.requires_grad:
+                shown.append(len(x))
+            return super().forward(x)
+
+    monkeypatch.setattr(victim, "VALUES", 10 * 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    (record,) = run(tmp_path, Watched(), linear_images(Linear()), [PGD(steps=2)], LINF)
+    parts = -(-record.clean.count // 20)
+    asked = record.clean.count if kind is Noisy else -(-record.clean.count // parts)
+    assert max(shown) == asked > CHUNK // 4
 
 
 def test_hashes_tell_models_apart() -> None:

@@ -417,6 +417,24 @@ def test_the_kit_gives_soft_labels_only_to_attacks_that_take_them() -> None:
         assert torch.equal(attack._y, given)
 
 
+class Filled(Attack):
+    name = "filled"
+    _most: int = PrivateAttr()
+
+    def perturb(self, victim, x, y, threat, rng, target=None):  # type: ignore[no-untyped-def]
+        self._most = victim.most(x)
+        return x
+
+
+def test_the_kit_asks_a_batch_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training mode its statistics are those of all."""
+    monkeypatch.setattr("robustkit.engine.victim.VALUES", 0)
+    points, kit = kit_of(small())
+    batch, attack = DeviceImages(points.train).batch(torch.arange(40)), Filled()
+    kit.perturb(attack, nn.Identity(), batch, Clock())
+    assert attack._most >= 40
+
+
 def test_the_kit_augments_the_points_themselves_anew_under_each_name() -> None:
     points, kit = kit_of(small(("fit.augment", ["crop"])))
     batch = DeviceImages(points.train).batch(torch.arange(30))
