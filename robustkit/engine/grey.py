@@ -33,14 +33,10 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, back: Tensor, padding: int
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, back: Tensor, padding: int
     ) -> Tensor:
+        ctx.weight, ctx.back, ctx.padding, ctx.size = weight, back, padding, x.shape[2:]
         return F.conv2d(x, weight, bias, padding=padding)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, ctx.weight, _, ctx.back, ctx.padding = inputs
-        ctx.size = x.shape[2:]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:

@@ -25,7 +25,7 @@ attack amplifies: smaller calls are padded so that a verdict does not depend on 
 models in training mode, whose batch statistics the padding would change)."""
 
 
-VALUES = 50_000
+VALUES = 65_536
 """Of images that fill a pass forward and backward on a processor, for each of its threads."""
 
 View = Callable[[Tensor, Tensor | None], Tensor]
