@@ -45,7 +45,7 @@ def gradient(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 @given(
     n=st.integers(1, 3),
     channels=st.tuples(st.integers(1, 5), st.integers(1, 70)),
-    size=st.tuples(st.sampled_from([4, 8, 12]), st.sampled_from([4, 16])),
+    size=st.tuples(st.integers(1, 13), st.sampled_from([4, 7, 16])),
 )
 @settings(max_examples=30, deadline=None)
 def test_a_transformed_kernel_convolves(
@@ -68,9 +68,9 @@ def test_an_impulse_gives_the_kernel_turned_round() -> None:
     assert abs(float(found.sum()) - 45) < 1e-3
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_a_frozen_model_passes_alike(training: bool) -> None:
-    model, x = network(), torch.randn(16, 160, 8, 8)
+@pytest.mark.parametrize(("training", "side"), [(False, 8), (True, 8), (False, 7)])
+def test_a_frozen_model_passes_alike(training: bool, side: int) -> None:
+    model, x = network(), torch.randn(16, 160, side, side)
     with frozen(model, training=training):
         right = gradient(model, x)
         with quick_passes(model):
@@ -91,7 +91,7 @@ def unusual() -> dict[str, tuple[nn.Module, Tensor]]:
         "groups": (nn.Conv2d(320, 320, 3, 1, 1, groups=2), torch.randn(8, 320, 16, 16)),
         "kernel": (nn.Conv2d(160, 160, 5, 1, 1), x),
         "few channels": (nn.Conv2d(64, 160, 3, 1, 1), x[:, :64]),
-        "odd side": (nn.Conv2d(160, 160, 3, 1, 1), x[:, :, :15]),
+        "mostly empty tiles": (nn.Conv2d(160, 160, 3, 1, 1), x[:, :, :5]),
         "few tiles": (nn.Conv2d(160, 160, 3, 1, 1), x[:, :, :4, :4]),
         "one image, unbatched": (nn.Conv2d(160, 160, 3, 1, 1), x[0]),
         "weights made anew": (weight_norm(nn.Conv2d(160, 160, 3, 1, 1)), x),

@@ -18,6 +18,8 @@ OUT, IN = 4, 6
 """A tile of 4 x 4 results comes from 6 x 6 values, by 36 products a pair of channels, not 144."""
 CHANNELS, WORK = 160, 8192
 """With fewer, or fewer tiles times channels, moving tiles about costs more than is saved."""
+WASTE = 1.5
+"""Tiles may cover so much more than the image."""
 
 # Lavin and Gray 2016, section 4.3: B^T, G and A^T; each side of a tile takes them once.
 _VALUES = torch.tensor(
@@ -63,14 +65,14 @@ def transformed(weight: Tensor) -> tuple[Tensor, Tensor]:
 def convolve(x: Tensor, kernel: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     """Convolve x (N, C, H, W), padded by 1, with a transformed kernel (36, C, K): (N, K, H, W).
 
-    bias (K,) is added. H and W are multiples of 4; channels come last in memory. Source: Lavin and
-    Gray 2016, Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), algorithm 1,
-    F(4x4, 3x3).
+    bias (K,) is added. Channels come last in memory. Source: Lavin and Gray 2016, Fast Algorithms
+    for Convolutional Neural Networks (arXiv 1509.09308), algorithm 1, F(4x4, 3x3).
     """
     (n, c, h, w), k = x.shape, kernel.shape[2]
-    down, across = h // OUT, w // OUT
+    down, across = tiles_along(h), tiles_along(w)
     out = x.new_empty(n, down, OUT, across, OUT, k)
-    padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    right, below = 1 + across * OUT - w, 1 + down * OUT - h
+    padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below))
     # As many tiles at once as channels: fewer read the kernel too often, more leave the cache.
     together = max(1, k // (down * across))
     for images, results in zip(padded.split(together), out.split(together), strict=True):
@@ -79,7 +81,12 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | float = 0.0) -> Tensor:
         products = torch.bmm(values, kernel).view(IN * IN, -1)
         tiles = (RESULTS @ products).view(OUT, OUT, len(images), down, across, k)
         torch.add(tiles.permute(2, 3, 0, 4, 1, 5), bias, out=results)
-    return out.view(n, h, w, k).permute(0, 3, 1, 2)
+    return out.view(n, down * OUT, across * OUT, k)[:, :h, :w].permute(0, 3, 1, 2)
+
+
+def tiles_along(side: int) -> int:
+    """Give how many tiles cover a side of so many pixels."""
+    return -(-side // OUT)
 
 
 class Convolution(torch.autograd.Function):
@@ -182,14 +189,18 @@ def worthwhile(x: Tensor, weight: Tensor) -> bool:
 
     Only parameters live as long as their model: another tensor could take a kernel's place.
     """
-    return (
+    channels = min(weight.shape[:2])
+    possible = (
         isinstance(weight, nn.Parameter)
         and not weight.requires_grad
         and weight.shape[2:] == (3, 3)
-        and min(weight.shape[:2]) >= CHANNELS
+        and channels >= CHANNELS
         and x.dim() == 4
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.shape[2] % OUT == x.shape[3] % OUT == 0
-        and len(x) * x.shape[2:].numel() * min(weight.shape[:2]) >= WORK * OUT * OUT
     )
+    if not possible:
+        return False
+    h, w = x.shape[2:]
+    tiles = tiles_along(h) * tiles_along(w)
+    return len(x) * tiles * channels >= WORK and tiles * OUT * OUT <= WASTE * h * w
