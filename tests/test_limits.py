@@ -235,6 +235,22 @@ def ends(limits: Limits, robust: NDArray[np.bool_], costs: NDArray[np.float64]) 
     return done
 
 
+def test_blocks_grow_by_half_and_fit_what_is_left() -> None:
+    """Each point costs 100 passes, so that what a budget leaves room for is known."""
+    robust, costs = np.ones(1000, dtype=bool), np.full(1000, 100.0)
+
+    def room(limits: Limits, done: int) -> int:
+        return limits.room(stub(robust, costs[:done]), done)
+
+    ample = Limits(passes=1e6)
+    assert [room(ample, done) for done in (0, 20, 100, 500, 1000)] == [16, 16, 50, 250, 0]
+    assert room(ample, 990) == 10  # fewer than a block are left, and all of them fit
+    assert room(Limits(passes=14_000), 100) == 40
+    assert room(Limits(passes=100 * (100 + LEAST)), 100) == LEAST
+    assert room(Limits(passes=100 * (100 + LEAST - 1)), 100) == 0
+    assert room(Limits(passes=9_000), 100) == 0
+
+
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.5, 0.8, 0.98])
 @pytest.mark.parametrize("limits", [Limits(precision=10), Limits(passes=400_000)], ids=str)
 def test_intervals_cover_as_often_as_they_say(share: float, limits: Limits) -> None:
