@@ -91,6 +91,22 @@ def test_a_shrunk_image_is_the_image() -> None:
     assert 1 <= steps.mean() * 39 <= 2
 
 
+@pytest.mark.parametrize(("down", "across"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
+def test_a_shrunk_image_reaches_each_corner(down: float, across: float) -> None:
+    """White, half as large: the draws of its place lead it to the very edges."""
+
+    class Drawn(PointRng):
+        def uniform(self, shape: object, at: object = ()) -> Tensor:
+            return torch.tensor([[0.0, 0.0, down, across]])
+
+    shown = DIFGSM(diversity=1.0, smallest=0.5)._diverse(
+        torch.ones(1, 1, 8, 8), Drawn(0, "di-fgsm", torch.arange(1)), 0
+    )
+    right = torch.zeros(2, 2)
+    right[int(1 - down), int(1 - across)] = 1
+    assert torch.allclose(shown[0, 0], right.repeat_interleave(4, 0).repeat_interleave(4, 1))
+
+
 def test_smoothing_spreads_each_slope_and_keeps_its_sum() -> None:
     impulse = torch.zeros(1, 2, 9, 9)
     impulse[0, 1, 4, 4] = 1.0

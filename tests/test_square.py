@@ -19,6 +19,7 @@ from robustkit.attacks.patches import (
 )
 from robustkit.attacks.square import Square
 from robustkit.engine.rng import PointRng
+from robustkit.engine.victim import CountingVictim
 from robustkit.threat import Norm, ThreatModel
 
 
@@ -103,6 +104,16 @@ def test_l2_starts_from_a_grid_of_patches_and_stays_on_the_sphere() -> None:
     assert torch.allclose(sizes, torch.full_like(sizes, 0.1 / math.sqrt(75)), rtol=1e-3)
     shape = bump(2, 2).abs().flatten().sort().values
     assert torch.allclose(cells.abs().sort(-1).values / sizes.unsqueeze(-1), shape, atol=1e-3)
+
+
+def test_a_pass_without_a_gradient_takes_twice_the_images_of_one_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CountingVictim, "most", lambda victim, x: 10)
+    model, x, y = affine(3, 4, (3, 10, 10))
+    recorder = Recorder(model)
+    attacked(Square(queries=40), recorder, x, y, unboxed("linf", 1e-3), drop=False)
+    assert max(map(len, recorder.asked)) == 20
 
 
 QUERY = 600
