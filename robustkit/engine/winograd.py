@@ -105,11 +105,9 @@ class Convolution(torch.autograd.Function):
         return Convolution.apply(gradients[0], ctx.back, ctx.there), None, None, None
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], x: Tensor, *frozen: Tensor
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, *frozen: Tensor) -> tuple[Tensor, int]:
         """Convolve several batches, such as the gradients of all logits, as one."""
-        x = x.movedim(in_dims[0] or 0, 0)
+        x = x.movedim(in_dims[0], 0)
         result: Tensor = Convolution.apply(x.flatten(0, 1), *frozen)
         return result.unflatten(0, x.shape[:2]), 0
 
