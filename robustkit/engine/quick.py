@@ -17,7 +17,7 @@ LOGITS, GRADIENT = 1e-4, 0.05
 """How far the rewritten model may be from the model, as a share of the largest logit, and of the
 gradient's length: in a deep network some of a million ReLUs are at their kink, where rounding
 picks the side, and move it by a hundredth."""
-EXAMPLES = 32
+EXAMPLES = 16
 """Images at which the two are compared, at most: a plain model's graph takes memory and time."""
 SIZES = (8, 13)
 """Batches, besides that of the example, at which the two are compared."""
@@ -46,11 +46,11 @@ def quickened(model: nn.Module, x: Tensor) -> nn.Module:
 
     Batch norm becomes part of the convolution before it, pooling comes before ReLU, channels lie
     last in memory, grey images get their gradient in blocks of pixels, wide convolutions are
-    Winograd's, and what needs no gradient is a frozen program with fused kernels where none is
-    wide. `x` (N, C, H, W) are some images; the first EXAMPLES
-    are looked at. The model itself is given back wherever its code cannot be read as a graph
-    (control flow, hooks, training mode, compiled or scripted), on another device than the
-    processor, and where logits or gradients of the two differ. Verdicts are never of the rewriting.
+    Winograd's, and where none is wide, what needs no gradient is a frozen program with fused
+    kernels. `x` (N, C, H, W) are some images; the first EXAMPLES are looked at. The model itself is
+    given back wherever its code cannot be read as a graph (control flow, hooks, training mode,
+    compiled or scripted), on another device than the processor, and where logits or gradients of
+    the two differ. Verdicts are never of the rewriting.
     """
     x = x[:EXAMPLES]
     on_processor = all(tensor.device.type == "cpu" for tensor in (x, *model.parameters()))
