@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
+
+from robustkit.engine.places import replaced
 
 BLOCK = 4
 """Side of the blocks of pixels that are computed as channels: processors compute many channels as
@@ -65,7 +67,7 @@ class Grey(nn.Module):
         return result
 
 
-def is_grey(module: nn.Module) -> bool:
+def is_grey(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Say whether a module is a convolution that `Grey` can stand for."""
     if type(module) is not nn.Conv2d or isinstance(module.padding, str):
         return False
@@ -76,8 +78,5 @@ def is_grey(module: nn.Module) -> bool:
 
 def with_grey(model: nn.Module) -> nn.Module:
     """Put `Grey` in the place of the convolutions of one channel inside a model."""
-    for name, module in list(model.named_modules()):
-        if name and is_grey(module):
-            parent, _, place = name.rpartition(".")
-            setattr(model.get_submodule(parent), place, Grey(module))
+    replaced(model, is_grey, Grey)
     return model

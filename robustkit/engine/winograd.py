@@ -14,6 +14,8 @@ from torch.nn.functional import pad
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
+from robustkit.engine.places import replaced
+
 OUT, IN = 4, 6
 """A tile of 4 x 4 results comes from 6 x 6 values, by 36 products a pair of channels, not 144."""
 CHANNELS, WORK = 160, 8192
@@ -163,13 +165,7 @@ class Frozen(nn.Module):
 
 def with_winograd(model: nn.Module) -> bool:
     """Put `Frozen` in the place of wide 3x3 convolutions of a frozen model; say if it has any."""
-    found = False
-    for name, module in list(model.named_modules()):
-        if name and is_wide(module):
-            parent, _, place = name.rpartition(".")
-            setattr(model.get_submodule(parent), place, Frozen(module))
-            found = True
-    return found
+    return replaced(model, is_wide, Frozen)
 
 
 def is_wide(module: nn.Module) -> TypeGuard[nn.Conv2d]:
