@@ -38,12 +38,17 @@ class TrainingStoppedError(RobustkitError):
 
 
 def nearest(value: str, known: Iterable[str]) -> str:
-    """Give the tail of a message: the nearest known name, or all of them where none is near."""
+    """Give the tail of a message: the nearest known name, or all of them where none is near.
+
+    Whether letters are capital does not matter; where no name is like it, those that hold it are.
+    """
     names = sorted(set(known))
     if not names:
         return ""
-    close = get_close_matches(value, names, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
+    spelt = {name.lower(): name for name in names}
+    near = get_close_matches(value.lower(), spelt, n=1, cutoff=0.5)
+    near = near or [name for name in spelt if len(value) > 1 and value.lower() in name][:3]
+    if near:
+        return f"; did you mean {' or '.join(repr(spelt[name]) for name in near)}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"; known: {shown}"

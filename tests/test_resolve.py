@@ -90,6 +90,9 @@ def test_the_papers_penalty_on_the_default_recipe() -> None:
         ("attack.name", "pdg", "did you mean 'pgd'"),
         ("trainer", "adverserial", "did you mean 'adversarial'"),
         ("model", "lenet", "did you mean 'lenet5'"),
+        ("attack.name", "PGD", "did you mean 'pgd'"),
+        ("attack.name", "mi", "did you mean 'mi-fgsm' or 'vmi-fgsm'"),
+        ("attack.name", "qq", "known: adv-alpha"),
     ],
 )
 def test_unknown_names_offer_the_nearest(path: str, value: object, message: str) -> None:
