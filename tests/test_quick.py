@@ -119,9 +119,11 @@ class Branching(Plain):
 class Untracked(Plain):
     """A graph loses that part of it is out of the gradient's sight."""
 
+    share = 2.0
+
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            hidden = x * 2
+            hidden = x * self.share
         return super().forward(x + hidden)
 
 
@@ -148,6 +150,13 @@ def test_what_a_graph_would_get_wrong_stays_as_it_is(kind: type[nn.Module]):
     torch.manual_seed(0)
     model = kind().eval().requires_grad_(False)
     assert quickened(model, images(GREY)) is model
+
+
+@pytest.mark.parametrize(("share", "rewritten"), [(0.02, True), (0.1, False)])
+def test_gradients_may_differ_as_far_as_rounding_takes_them_in_deep_networks(share, rewritten):
+    model = Untracked().eval().requires_grad_(False)
+    model.share = share
+    assert (quickened(model, images(GREY)) is not model) == rewritten
 
 
 def test_models_with_hooks_or_in_training_mode_stay_as_they_are():
