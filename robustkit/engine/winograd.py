@@ -172,10 +172,14 @@ def is_wide(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Say whether a module is a convolution that `Frozen` can stand for."""
     if type(module) is not nn.Conv2d or module.groups > 1 or module.padding_mode != "zeros":
         return False
-    weight, one = module.weight, (1, 1)
-    geometry = (module.kernel_size, module.stride, module.padding, module.dilation)
-    wide = min(weight.shape[:2]) >= CHANNELS and weight.dtype == torch.float32
-    return wide and geometry == ((3, 3), one, one, one)
+    geometry = (module.stride, module.padding, module.dilation)
+    return large(module.weight) and geometry == ((1, 1),) * 3
+
+
+def large(weight: Tensor) -> bool:
+    """Say whether a kernel is 3x3, of many channels, and in single precision."""
+    many = min(weight.shape[:2]) >= CHANNELS
+    return many and weight.shape[2:] == (3, 3) and weight.dtype == torch.float32
 
 
 def worthwhile(x: Tensor, weight: Tensor) -> bool:
@@ -183,18 +187,16 @@ def worthwhile(x: Tensor, weight: Tensor) -> bool:
 
     Only parameters live as long as their model: another tensor could take a kernel's place.
     """
-    channels = min(weight.shape[:2])
     possible = (
         isinstance(weight, nn.Parameter)
         and not weight.requires_grad
-        and weight.shape[2:] == (3, 3)
-        and channels >= CHANNELS
+        and large(weight)
         and x.dim() == 4
         and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
     )
     if not possible:
         return False
     h, w = x.shape[2:]
     tiles = tiles_along(h) * tiles_along(w)
-    return len(x) * tiles * channels >= WORK and tiles * OUT * OUT <= WASTE * h * w
+    return len(x) * tiles * min(weight.shape[:2]) >= WORK and tiles * OUT * OUT <= WASTE * h * w
