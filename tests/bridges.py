@@ -15,8 +15,11 @@ QUICK: dict[str, dict[str, Any]] = {
     "art:carlini-l0": {"max_iter": 2, "binary_search_steps": 1, "initial_const": 10.0},
     "art:carlini-l2": {"max_iter": 10, "binary_search_steps": 5, "initial_const": 1.0},
     "art:carlini-linf": {
-        **{"learning_rate": 0.1, "confidence": 0.02, "initial_const": 1.0},
-        **{"const_factor": 100.0, "decrease_factor": 0.5},
+        "learning_rate": 0.1,
+        "confidence": 0.02,
+        "initial_const": 1.0,
+        "const_factor": 100.0,
+        "decrease_factor": 0.5,
     },
     "art:deepfool": {"max_iter": 5, "nb_grads": 4},
     "art:elasticnet": {"max_iter": 10, "binary_search_steps": 2, "initial_const": 10.0},
