@@ -1,6 +1,6 @@
 """Which attacks of other libraries work here: writes the tables of docs/bridges.md.
 
-    python benchmarks/bridges.py --points 3 --seconds 5
+    python benchmarks/bridges.py --points 5 --seconds 8
 
 Runs every attack of the bridges as `robustkit eval` does, with its default options, in its first
 norm, on the first points of the digits model of the zoo; CPU, one thread, seed 0.
@@ -38,8 +38,8 @@ TABLES = "## What works"
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--points", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = [entry.name for entry in installed().of_kind("attack")]
@@ -68,7 +68,7 @@ def introduction(points: int, seconds: float) -> str:
     return (
         f"By `benchmarks/bridges.py`: {libraries}; `{MODEL}`, {points} points, seed 0, each attack"
         f" in the first of its norms ({sizes}), default options but {seconds:g} seconds (by the"
-        " clock) a point, on one thread of a machine that was busy with much else. Broken: of those"
+        " clock) a point, on one thread of a shared machine. Broken: of those"
         " points that the model is right on; passes, forward and backward, and CPU seconds are a"
         " point's; weak: it may miss what a search would find."
     )

@@ -41,7 +41,6 @@ QUICK: dict[str, dict[str, Any]] = {
     "art:virtual-adversarial": {"max_iter": 2},
     "art:wasserstein": {
         "max_iter": 1,
-        "regularization": 100.0,
         "conjugate_sinkhorn_max_iter": 2,
         "projected_sinkhorn_max_iter": 2,
     },

@@ -19,7 +19,7 @@ class Row:
     given: Mapping[str, Any] = field(default_factory=dict)
     """Options of the class that are not the user's to set."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Where the toolbox's own do nothing, or end on the border, where rounding decides."""
+    """Where its own do nothing, overflow, or end on the border, where rounding decides."""
     targeted: bool = True
     kept: frozenset[str] = frozenset()
     """Options that are the user's although a threat has one of that name."""
@@ -72,7 +72,7 @@ TABLE = {
         "Wasserstein",
         ("none",),
         given={"norm": "wasserstein", "ball": "wasserstein"},
-        defaults={"eps_step": 0.1},
+        defaults={"eps_step": 0.1, "regularization": 100.0},
         kept=frozenset({"eps"}),
         remark="bounds the Wasserstein distance by its own eps, which the engine does not check",
     ),
