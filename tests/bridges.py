@@ -76,3 +76,16 @@ QUICK: dict[str, dict[str, Any]] = {
     "foolbox:uniform-noise-repeated": {"repeats": 2},
     "foolbox:virtual-adversarial": {"steps": 2},
 }
+
+GREY = {"smallest-found": "less contrast leaves the brightest quadrant the brightest"}
+FEW = {"smallest-found": "so few steps do not break every point"}
+MISSES: dict[str, dict[str, str]] = {
+    "art:zoo": FEW,
+    "foolbox:contrast-reduction": GREY,
+    "foolbox:contrast-reduction-l2": {"targets-respected": "grey is taken for any class"},
+    "foolbox:contrast-reduction-linear": GREY,
+    "foolbox:fmn": {"smallest-found": "in linf 100 steps do not break every point, either"},
+    "foolbox:gaussian-blur": {"smallest-found": "a blur leaves the brightest quadrant so"},
+    "foolbox:gaussian-noise-clipped": {"targets-respected": "noise ends in any class"},
+}
+"""Checks that an attack fails as its library made it, and why; all of these are declared weak."""

@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from bridges import QUICK, SEARCHES
+from bridges import MISSES, QUICK, SEARCHES
 
 from robustkit.catalog import KIND_CLASSES, discover, installed
 from robustkit.component import Component
@@ -35,13 +35,21 @@ def is_search(name: str, one: Check) -> bool:
     return ":" in name and name not in SEARCHES and one not in COMMON
 
 
+def marks_of(name: str, one: Check) -> list[pytest.MarkDecorator]:
+    """Say what is slow, and what a library's attack is known not to keep."""
+    marks = [pytest.mark.slow] if name in LARGE or is_search(name, one) else []
+    if str(one) in MISSES.get(name, {}):
+        marks.append(pytest.mark.xfail(reason=MISSES[name][str(one)], strict=True))
+    return marks
+
+
 CASES = [
     pytest.param(
         entry.kind,
         entry.name,
         one,
         id=f"{entry.kind}-{entry.name}-{one}",
-        marks=[pytest.mark.slow] if entry.name in LARGE or is_search(entry.name, one) else [],
+        marks=marks_of(entry.name, one),
     )
     for kind in KIND_CLASSES
     for entry in installed().of_kind(kind)
